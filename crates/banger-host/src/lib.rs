@@ -1,1 +1,11 @@
-//! Placeholder while the crate is laid out.
+//! What banger needs from the host operating system, and nothing about VMs.
+//!
+//! - [`command`]: running a program, the only way a part of banger does it
+//! - [`files`]: atomic writes, copies that share extents, locks, paths that cannot be led astray
+//! - [`process`]: who a process is, waiting for it, signalling it
+//! - [`cgroup`]: a cgroup per process tree, where the host lets us make one
+//! - [`check`]: the unit of `banger doctor`
+//!
+//! Limits: no state is kept here and no policy is decided; callers say what and where.
+
+pub mod command;
