@@ -13,6 +13,9 @@ use crate::name::{KernelName, VmId, VmName};
 ///
 /// ```text
 /// created ─► starting ─► running ─► stopping ─► stopped ─► starting …
+///               │          │  ▲
+///               │          ▼  │
+///               │       unresponsive ─► stopping …
 ///               └──────────┴──► failed ─► starting …      any ─► deleting
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -21,8 +24,11 @@ pub enum VmState {
     /// It exists and has never been started.
     Created,
     Starting,
-    /// Its agent answered.
+    /// Its agent answers.
     Running,
+    /// The machine runs, but its agent has not answered for `agent_timeout`. Nothing is ended for
+    /// that: it is `running` again once it answers.
+    Unresponsive,
     Stopping,
     Stopped,
     /// It could not start, or its VMM died; `failure` says why.
@@ -49,6 +55,9 @@ pub struct Vm {
     /// Why it failed, where `state` is `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<ApiError>,
+    /// What is worth knowing about how it came to this state, where that is no failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Local name of the image at creation; the image may have been deleted or moved since.
     pub image: String,
     /// Digest of the image it was created from.
