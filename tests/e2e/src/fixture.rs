@@ -69,7 +69,7 @@ fn program() -> PathBuf {
         .expect("busybox-static is installed")
 }
 
-fn busybox(parent: &Path) -> PathBuf {
+pub fn busybox(parent: &Path) -> PathBuf {
     let tree = parent.join("busybox");
     for directory in ["bin", "etc", "root", "tmp"] {
         fs::create_dir_all(tree.join(directory)).unwrap();

@@ -146,6 +146,12 @@ impl Host {
         Pid::from_raw(i32::try_from(self.daemon()["pid"].as_i64().unwrap()).unwrap())
     }
 
+    /// Starts the daemon if need be.
+    pub fn daemon_pid_started(&self) -> Pid {
+        self.banger(&["daemon", "start"]).ok();
+        self.daemon_pid()
+    }
+
     /// Process id of the VM's VMM.
     pub fn vmm_pid(&self, vm: &str) -> Pid {
         Pid::from_raw(i32::try_from(self.show(vm)["machine"]["pid"].as_i64().unwrap()).unwrap())

@@ -10,6 +10,7 @@
 pub mod fixture;
 pub mod host;
 pub mod leaks;
+pub mod registry;
 pub mod run;
 pub mod terminal;
 

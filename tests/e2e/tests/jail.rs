@@ -38,7 +38,9 @@ fn a_vmm_holds_nothing_it_does_not_need() {
             let text = target.to_string_lossy().into_owned();
             let own = target.starts_with(&directory)
                 || ["/dev/null", "/dev/kvm", "/dev/urandom"].contains(&text.as_str())
-                || ["anon_inode:", "socket:", "pipe:", "/memfd:"].iter().any(|kind| text.starts_with(kind));
+                || ["anon_inode:", "socket:", "pipe:", "/memfd:"]
+                    .iter()
+                    .any(|kind| text.starts_with(kind));
             assert!(own, "an inherited descriptor: {text}");
         }
     }
@@ -57,9 +59,19 @@ fn nothing_needs_root() {
         return;
     }
     let host = Host::as_user(54321);
-    let run = host.banger(&["vm", "run", "--rm", "busybox", "--", "id", "-u"]).ok();
+    let run = host
+        .banger(&["vm", "run", "--rm", "busybox", "--", "id", "-u"])
+        .ok();
     assert_eq!(run.text(), "0");
     host.vm("debian-12", "deb");
-    assert_eq!(status(host.vmm_pid("deb"))["Uid"].split_whitespace().next(), Some("54321"));
-    assert_eq!(host.sh("deb", "cat /etc/debian_version | cut -d. -f1").ok().text(), "12");
+    assert_eq!(
+        status(host.vmm_pid("deb"))["Uid"].split_whitespace().next(),
+        Some("54321")
+    );
+    assert_eq!(
+        host.sh("deb", "cat /etc/debian_version | cut -d. -f1")
+            .ok()
+            .text(),
+        "12"
+    );
 }

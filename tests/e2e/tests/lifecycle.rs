@@ -18,20 +18,34 @@ fn what_was_written_before_stop_is_there_after_start() {
     assert_eq!(host.state_of("box"), "stopped");
     assert!(!alive(vmm));
     host.banger(&["vm", "start", "box"]).ok();
-    assert_eq!(host.sh("box", "cat /root/file /var/lib/docker/file").ok().text(), "kept\ndeep");
-    assert_eq!(host.sh("box", "dmesg | grep -ciE 'error|corrupt' || true").ok().text().parse::<u32>().unwrap_or(9), 0);
+    assert_eq!(
+        host.sh("box", "cat /root/file /var/lib/docker/file")
+            .ok()
+            .text(),
+        "kept\ndeep"
+    );
+    assert_eq!(
+        host.sh("box", "dmesg | grep -ciE 'error|corrupt' || true")
+            .ok()
+            .text()
+            .parse::<u32>()
+            .unwrap_or(9),
+        0
+    );
 }
 
 #[test]
 fn the_disk_of_a_killed_machine_is_still_a_file_system() {
     let host = Host::new();
     host.vm("busybox", "box");
-    host.sh("box", "echo kept > /root/file; sync; yes > /root/noise &").ok();
+    host.sh("box", "echo kept > /root/file; sync; yes > /root/noise &")
+        .ok();
     kill(host.vmm_pid("box"), Signal::SIGKILL).unwrap();
     host.wait_for_state("box", "failed");
     let shown = host.show("box");
     assert_eq!(shown["failure"]["kind"], "machine_died", "{shown}");
-    host.banger(&["vm", "exec", "box", "--", "true"]).fails(104, "failed");
+    host.banger(&["vm", "exec", "box", "--", "true"])
+        .fails(104, "failed");
     host.banger(&["vm", "start", "box"]).ok();
     assert_eq!(host.sh("box", "cat /root/file").ok().text(), "kept");
     host.banger(&["vm", "stop", "box"]).ok();
@@ -51,7 +65,8 @@ fn poweroff_stops_and_reboot_restarts() {
     host.sh("box", "cat /root/file; reboot");
     wait_until("it runs again", || {
         let shown = host.show("box");
-        shown["state"] == "running" && shown["machine"]["pid"].as_i64() != Some(i64::from(first.as_raw()))
+        shown["state"] == "running"
+            && shown["machine"]["pid"].as_i64() != Some(i64::from(first.as_raw()))
     });
     assert_eq!(host.sh("box", "cat /root/file").ok().text(), "kept");
 }
@@ -62,7 +77,15 @@ fn a_restarted_daemon_adopts_what_runs() {
     host.vm("busybox", "box");
     host.sh("box", "echo 1 > /tmp/marker").ok();
     let mut client = host
-        .command(&["vm", "exec", "box", "--", "sh", "-c", "echo up; sleep 6; echo done > /tmp/went-on"])
+        .command(&[
+            "vm",
+            "exec",
+            "box",
+            "--",
+            "sh",
+            "-c",
+            "echo up; sleep 6; echo done > /tmp/went-on",
+        ])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -76,7 +99,9 @@ fn a_restarted_daemon_adopts_what_runs() {
 
     assert_eq!(host.sh("box", "cat /tmp/marker").ok().text(), "1");
     assert_eq!(host.vmm_pid("box"), vmm);
-    wait_until("the exec went on", || host.sh("box", "cat /tmp/went-on").text() == "done");
+    wait_until("the exec went on", || {
+        host.sh("box", "cat /tmp/went-on").text() == "done"
+    });
 
     // Killed while no daemon lives: nothing says that it runs.
     host.crash_daemon();
@@ -104,7 +129,11 @@ fn a_daemon_killed_while_it_creates_leaves_nothing() {
             host.banger(&["vm", "delete", &name]).ok();
         }
         let vms = host.state().join("vms");
-        assert_eq!(fs::read_dir(vms).into_iter().flatten().count(), 0, "after {delay} ms");
+        assert_eq!(
+            fs::read_dir(vms).into_iter().flatten().count(),
+            0,
+            "after {delay} ms"
+        );
     }
 }
 
@@ -119,7 +148,11 @@ fn an_interrupted_create_undoes_itself() {
         .spawn()
         .unwrap();
     wait_until("it exists", || host.vm_names() == ["half"]);
-    kill(nix::unistd::Pid::from_raw(i32::try_from(client.id()).unwrap()), Signal::SIGINT).unwrap();
+    kill(
+        nix::unistd::Pid::from_raw(i32::try_from(client.id()).unwrap()),
+        Signal::SIGINT,
+    )
+    .unwrap();
     assert!(!client.wait().unwrap().success());
     wait_until("it is gone", || host.vm_names().is_empty());
     assert_eq!(fs::read_dir(host.state().join("vms")).unwrap().count(), 0);
@@ -146,8 +179,14 @@ fn an_image_in_use_loses_only_its_name() {
     host.banger(&["vm", "stop", "box"]).ok();
     host.banger(&["vm", "start", "box"]).ok();
     assert_eq!(host.sh("box", "echo fine").ok().text(), "fine");
-    host.banger(&["image", "show", "busybox"]).fails(101, "busybox");
-    let bases = || fs::read_dir(host.state().join("images/bases")).into_iter().flatten().count();
+    host.banger(&["image", "show", "busybox"])
+        .fails(101, "busybox");
+    let bases = || {
+        fs::read_dir(host.state().join("images/bases"))
+            .into_iter()
+            .flatten()
+            .count()
+    };
     let before = bases();
     host.banger(&["vm", "delete", "box"]).ok();
     assert_eq!(bases(), before - 1);
@@ -156,7 +195,8 @@ fn an_image_in_use_loses_only_its_name() {
 #[test]
 fn a_fresh_vm_takes_little_disk() {
     let host = Host::new();
-    host.banger(&["vm", "create", "--no-start", "--name", "cold", "busybox"]).ok();
+    host.banger(&["vm", "create", "--no-start", "--name", "cold", "busybox"])
+        .ok();
     let used = host.show("cold")["disk_used_bytes"].as_u64().unwrap();
     assert!(used <= 1 << 20, "{used} bytes before boot");
 }
@@ -168,13 +208,17 @@ fn a_full_console_does_not_fill_the_disk() {
     let id = host.show("box")["id"].as_str().unwrap().to_owned();
     let log = host.state().join("vms").join(&id).join("console.log");
     let flood = "i=0; while [ $i -lt 2000 ]; do echo $i-0123456789012345678901234567890123456789012345678901234567890123456789; i=$((i+1)); done > /dev/console";
-    host.sh("box", &format!("{flood}; {flood}; {flood}; {flood}")).ok();
+    host.sh("box", &format!("{flood}; {flood}; {flood}; {flood}"))
+        .ok();
     let size = || fs::metadata(&log).map_or(0, |metadata| metadata.len());
     assert!(size() > 0 && size() <= 512 << 10, "{} bytes", size());
     // Nobody reads now; nothing may pile up, and the guest must not hang.
     host.crash_daemon();
     let before = size();
-    let mut waiting = host.command(&["vm", "exec", "box", "--", "true"]).spawn().unwrap();
+    let mut waiting = host
+        .command(&["vm", "exec", "box", "--", "true"])
+        .spawn()
+        .unwrap();
     waiting.wait().unwrap();
     host.sh("box", &format!("{flood}; echo through")).ok();
     assert!(size() <= before.max(512 << 10), "{} bytes", size());

@@ -9,22 +9,38 @@ fn systemd_is_init_where_the_image_has_it() {
     assert_eq!(host.show("deb")["init"], "image");
     assert_eq!(host.sh("deb", "cat /proc/1/comm").ok().text(), "systemd");
     wait_until("the agent's unit is active", || {
-        host.sh("deb", "systemctl is-active banger-vsock-agent").text() == "active"
+        host.sh("deb", "systemctl is-active banger-vsock-agent")
+            .text()
+            == "active"
     });
     wait_until("systemd has started everything", || {
-        ["running", "degraded"].contains(&host.sh("deb", "systemctl is-system-running").text().as_str())
+        ["running", "degraded"].contains(
+            &host
+                .sh("deb", "systemctl is-system-running")
+                .text()
+                .as_str(),
+        )
     });
-    assert_eq!(host.sh("deb", "systemctl --failed --no-legend --plain").ok().text(), "");
+    assert_eq!(
+        host.sh("deb", "systemctl --failed --no-legend --plain")
+            .ok()
+            .text(),
+        ""
+    );
     host.sh("deb", "echo kept > /root/file").ok();
     host.banger(&["vm", "stop", "deb"]).ok();
     host.banger(&["vm", "start", "deb"]).ok();
-    assert_eq!(host.sh("deb", "cat /root/file; hostname").ok().text(), "kept\ndeb");
+    assert_eq!(
+        host.sh("deb", "cat /root/file; hostname").ok().text(),
+        "kept\ndeb"
+    );
 
     let first = host.vmm_pid("deb");
     host.sh("deb", "systemctl reboot");
     wait_until("it runs again", || {
         let shown = host.show("deb");
-        shown["state"] == "running" && shown["machine"]["pid"].as_i64() != Some(i64::from(first.as_raw()))
+        shown["state"] == "running"
+            && shown["machine"]["pid"].as_i64() != Some(i64::from(first.as_raw()))
     });
     host.sh("deb", "systemctl poweroff");
     host.wait_for_state("deb", "stopped");
@@ -38,16 +54,35 @@ fn a_stale_fstab_keeps_nobody_waiting() {
     host.banger(&["vm", "stop", "deb"]).ok();
     host.banger(&["vm", "start", "deb"]).ok();
     wait_until("systemd has started everything", || {
-        ["running", "degraded"].contains(&host.sh("deb", "systemctl is-system-running").text().as_str())
+        ["running", "degraded"].contains(
+            &host
+                .sh("deb", "systemctl is-system-running")
+                .text()
+                .as_str(),
+        )
     });
-    let uptime: f64 = host.sh("deb", "cut -d' ' -f1 /proc/uptime").ok().text().parse().unwrap();
+    let uptime: f64 = host
+        .sh("deb", "cut -d' ' -f1 /proc/uptime")
+        .ok()
+        .text()
+        .parse()
+        .unwrap();
     assert!(uptime < 85.0, "something waited: {uptime} s");
 }
 
 #[test]
 fn the_agent_is_init_when_asked() {
     let host = Host::new();
-    host.banger(&["vm", "create", "--init", "agent", "--name", "deb", "debian-12"]).ok();
+    host.banger(&[
+        "vm",
+        "create",
+        "--init",
+        "agent",
+        "--name",
+        "deb",
+        "debian-12",
+    ])
+    .ok();
     assert_eq!(host.show("deb")["init"], "agent");
     assert_ne!(host.sh("deb", "cat /proc/1/comm").ok().text(), "systemd");
     assert_eq!(host.sh("deb", "git --version | cut -d' ' -f1-2; curl --version | head -c 4; ip -o link show lo | grep -c UP").ok().text(), "git version\ncurl1");
