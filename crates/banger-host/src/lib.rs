@@ -4,8 +4,14 @@
 //! - [`files`]: atomic writes, copies that share extents, locks, paths that cannot be led astray
 //! - [`process`]: who a process is, waiting for it, signalling it
 //! - [`cgroup`]: a cgroup per process tree, where the host lets us make one
+//! - [`kernel`]: which kernel the host runs
 //! - [`check`]: the unit of `banger doctor`
 //!
 //! Limits: no state is kept here and no policy is decided; callers say what and where.
 
+pub mod cgroup;
+pub mod check;
 pub mod command;
+pub mod files;
+pub mod kernel;
+pub mod process;
