@@ -7,5 +7,8 @@
 //!
 //! `main.rs` builds the parts and hands them to [`daemon`]; tests build other parts.
 
+pub mod config;
 pub mod operation;
 pub mod random;
+pub mod store;
+pub mod vm;

@@ -47,7 +47,9 @@ pub(super) fn refuse_what_is_not_ours(path: &Path) -> Result<(), StoreError> {
     }
     // Big endian, at the offsets of SQLite's file format. A version that is still in the WAL is
     // found by the query below; this one needs no file beside the store.
-    let word = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let word = |at: usize| {
+        i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     let (version, application) = (i64::from(word(60)), word(68));
     if application == APPLICATION_ID && version > KNOWN {
         return Err(newer(path, version));
@@ -175,7 +177,9 @@ mod tests {
         let path = directory.path().join("state.db");
         drop(Store::open(&path).unwrap());
         let connection = Connection::open(&path).unwrap();
-        connection.pragma_update(None, "user_version", KNOWN + 1).unwrap();
+        connection
+            .pragma_update(None, "user_version", KNOWN + 1)
+            .unwrap();
         // Still in the WAL: the connection is open.
         let before = bytes_of(directory.path());
         for _ in 0..2 {
@@ -221,12 +225,17 @@ mod tests {
             let path = directory.path().join(name);
             fs::write(&path, bytes).unwrap();
             let error = Store::open(&path).unwrap_err();
-            assert!(matches!(error, StoreError::Foreign { .. }), "{name}: {error}");
+            assert!(
+                matches!(error, StoreError::Foreign { .. }),
+                "{name}: {error}"
+            );
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
         let path = directory.path().join("other.db");
         let connection = Connection::open(&path).unwrap();
-        connection.execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
+        connection
+            .execute_batch("CREATE TABLE notes (text TEXT)")
+            .unwrap();
         drop(connection);
         let error = Store::open(&path).unwrap_err();
         assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
@@ -238,16 +247,20 @@ mod tests {
     #[test]
     fn a_failing_migration_leaves_the_version_before_it() {
         let mut connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch("CREATE TABLE ledger (x TEXT)").unwrap();
+        connection
+            .execute_batch("CREATE TABLE ledger (x TEXT)")
+            .unwrap();
         assert!(migrate(&mut connection).is_err());
         let version: i64 = connection
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .unwrap();
         assert_eq!(version, 0);
         let images: i64 = connection
-            .query_row("SELECT count(*) FROM sqlite_master WHERE name = 'images'", [], |row| {
-                row.get(0)
-            })
+            .query_row(
+                "SELECT count(*) FROM sqlite_master WHERE name = 'images'",
+                [],
+                |row| row.get(0),
+            )
             .unwrap();
         assert_eq!(images, 0);
     }

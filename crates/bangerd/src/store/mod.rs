@@ -87,8 +87,7 @@ impl Store {
             path: path.to_owned(),
             source,
         };
-        let mut connection =
-            Connection::open(path).map_err(|source| open("open", source))?;
+        let mut connection = Connection::open(path).map_err(|source| open("open", source))?;
         configure(&connection).map_err(|source| open("configure", source))?;
         migrate::migrate(&mut connection).map_err(|source| open("migrate", source))?;
         Ok(Store {
@@ -186,8 +185,12 @@ impl From<StoreError> for ApiError {
             StoreError::GoBanger { .. } | StoreError::Foreign { .. } => {
                 Some("move the file away, or set BANGER_ROOT to another directory")
             }
-            StoreError::Newer { .. } => Some("run the newer bangerd, or set BANGER_ROOT to another directory"),
-            _ if kind == ErrorKind::NoSpace => Some("free space on the file system of the state directory"),
+            StoreError::Newer { .. } => {
+                Some("run the newer bangerd, or set BANGER_ROOT to another directory")
+            }
+            _ if kind == ErrorKind::NoSpace => {
+                Some("free space on the file system of the state directory")
+            }
             _ => None,
         };
         let mut api = ApiError::new(kind, with_sources(&error));
