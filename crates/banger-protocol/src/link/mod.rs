@@ -35,6 +35,8 @@ mod session;
 mod stream;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 pub use error::{LinkError, ResetCode, Violation, is_link_lost};
