@@ -271,7 +271,6 @@ fn arguments(entry: &ImageEntry, mode: Mode, proxies: &[String]) -> Vec<String> 
         format!("--variant={}", entry.variant),
         format!("--architectures={}", entry.arch),
         "--format=tar".into(),
-        "--quiet".into(),
         // Indexes and package files are removed by mmdebstrap itself.
         "--aptopt=Acquire::Languages \"none\"".into(),
         "--aptopt=Acquire::Retries \"3\"".into(),

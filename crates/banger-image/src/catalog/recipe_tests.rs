@@ -78,7 +78,7 @@ fn command_line() {
     .join("\n");
     assert_eq!(
         line,
-        "--mode=unshare\n--variant=minbase\n--architectures=amd64\n--format=tar\n--quiet\n\
+        "--mode=unshare\n--variant=minbase\n--architectures=amd64\n--format=tar\n\
          --aptopt=Acquire::Languages \"none\"\n--aptopt=Acquire::Retries \"3\"\n\
          --aptopt=Acquire::http::Timeout \"30\"\n\
          --customize-hook=rm -rf \"$1\"/var/cache/debconf/*-old \"$1\"/var/lib/dpkg/*-old \

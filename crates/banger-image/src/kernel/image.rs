@@ -3,7 +3,7 @@
 //! The bzImage layout is `Documentation/arch/x86/boot.rst` of the kernel: a real-mode setup header,
 //! then protected-mode code which carries the compressed `vmlinux` as its payload.
 //!
-//! Limits: x86-64; payloads in gzip, xz or zstd; everything else is refused by its name. Images
+//! Limits: x86-64; payloads in gzip, xz, zstd or lz4; everything else is refused by its name. Images
 //! are held in memory, bounded by [`MAX_IMAGE`] before and [`MAX_VMLINUX`] after decompression.
 
 use std::io::{self, Read};
@@ -34,6 +34,8 @@ enum Packing {
     Gzip,
     Xz,
     Zstd,
+    /// The legacy format of `lz4 -l`, which kernels are packed in.
+    Lz4,
     Other(&'static str),
 }
 
@@ -45,7 +47,7 @@ fn packing(bytes: &[u8]) -> Option<Packing> {
         (b"BZh", Packing::Other("bzip2")),
         (b"\x5d\0\0", Packing::Other("lzma")),
         (b"\x89LZO", Packing::Other("lzo")),
-        (b"\x02\x21\x4c\x18", Packing::Other("lz4")),
+        (b"\x02\x21\x4c\x18", Packing::Lz4),
     ];
     magic
         .into_iter()
@@ -75,10 +77,50 @@ pub fn decompress(what: &str, bytes: Vec<u8>, limit: u64) -> Result<Vec<u8>, Ker
                 .single_frame(),
             limit,
         ),
+        Packing::Lz4 => legacy_lz4(what, &bytes[4..], limit),
         Packing::Other(method) => Err(KernelError::UnsupportedCompression {
             path: what.to_owned(),
             method,
         }),
+    }
+}
+
+/// Blocks of at most 8 MiB unpacked, each behind its packed size; behind the last one, in a bzImage,
+/// the unpacked size of all (`lib/decompress_unlz4.c`).
+fn legacy_lz4(what: &str, mut bytes: &[u8], limit: u64) -> Result<Vec<u8>, KernelError> {
+    const BLOCK: usize = 8 << 20;
+    let broken = |reason: String| KernelError::Decompress {
+        what: what.to_owned(),
+        source: io::Error::new(io::ErrorKind::InvalidData, reason),
+    };
+    let mut out = Vec::new();
+    let mut block = vec![0; BLOCK];
+    while let Some(size) = array(bytes, 0).map(u32::from_le_bytes) {
+        bytes = &bytes[4..];
+        if bytes.is_empty() {
+            if size as usize != out.len() {
+                return Err(broken("the unpacked size is wrong".into()));
+            }
+            return Ok(out);
+        }
+        let packed = bytes
+            .get(..size as usize)
+            .ok_or_else(|| broken("a block is truncated".into()))?;
+        bytes = &bytes[packed.len()..];
+        let count = lz4_flex::block::decompress_into(packed, &mut block)
+            .map_err(|error| broken(error.to_string()))?;
+        if (out.len() + count) as u64 > limit {
+            return Err(KernelError::TooLarge {
+                what: what.to_owned(),
+                limit,
+            });
+        }
+        out.extend_from_slice(&block[..count]);
+    }
+    if bytes.is_empty() {
+        Ok(out)
+    } else {
+        Err(broken("a block's size is truncated".into()))
     }
 }
 

@@ -81,6 +81,18 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// `lz4 -l`: literals only, in two blocks, so that there is something to join.
+fn lz4(bytes: &[u8]) -> Vec<u8> {
+    let mut out = b"\x02\x21\x4c\x18".to_vec();
+    for block in bytes.chunks(100) {
+        let mut packed = vec![0xf0, (block.len() - 15) as u8];
+        packed.extend(block);
+        out.extend((packed.len() as u32).to_le_bytes());
+        out.extend(packed);
+    }
+    out
+}
+
 /// The unpacked size, which the build appends to every payload but gzip's.
 fn with_size(mut payload: Vec<u8>, size: usize) -> Vec<u8> {
     payload.extend((size as u32).to_le_bytes());
@@ -97,6 +109,11 @@ fn images_of_every_packing_give_the_same_kernel() {
         ("bzImage gzip", bzimage(&gzip(&kernel))),
         ("bzImage xz", bzimage(&with_size(xz(&kernel), kernel.len()))),
         ("bzImage zstd", bzimage(&with_size(zstd, kernel.len()))),
+        ("vmlinux.lz4", lz4(&kernel)),
+        (
+            "bzImage lz4",
+            bzimage(&with_size(lz4(&kernel), kernel.len())),
+        ),
         ("bzImage uncompressed", bzimage(&kernel)),
     ] {
         let image = open(what, bytes).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -138,7 +155,9 @@ fn what_is_no_kernel_is_refused_with_the_reason() {
         (bzimage(b""), "outside the file"),
         (bzimage(b"nothing known"), "packed in an unknown way"),
         (bzimage(b"BZh91AY"), "compressed with bzip2"),
-        (bzimage(b"\x02\x21\x4c\x18aaaa"), "compressed with lz4"),
+        (bzimage(b"\x02\x21\x4c\x18aaaa"), "cannot decompress"),
+        (bzimage(&with_size(lz4(&vmlinux()), 7)), "cannot decompress"),
+        (bzimage(&lz4(&vmlinux())[..40]), "cannot decompress"),
         (bzimage(b"\x89LZO\0"), "compressed with lzo"),
         (bzimage(b"\x5d\0\0\0"), "compressed with lzma"),
         (bzimage(&gzip(b"not ELF")), "not an ELF file"),
