@@ -1,0 +1,386 @@
+//! Debian's docker-registry, filled by skopeo with images that umoci made.
+
+use std::ffi::OsStr;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use banger_image::digest::Digest;
+use banger_image::error::ImageErrorKind as Kind;
+use banger_image::import::ArchiveKind;
+use banger_image::progress::Progress;
+use banger_image::registry::Credentials;
+
+use crate::{Root, base_holds, whole};
+
+/// `s3cret` under bcrypt, as `htpasswd -B` writes it.
+const HTPASSWD: &str = "ann:$2y$04$aVdz9S1mVNNQN8qjrCrN7.xs4y5R/obBlZXkgaRCM6UGWT6JhrwQ2\n";
+
+/// What is needed and not there is said once, and the test passes over.
+fn have(programs: &[&str]) -> bool {
+    for program in programs {
+        let found = std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+        });
+        if !found {
+            eprintln!("skipped: {program}");
+            return false;
+        }
+    }
+    true
+}
+
+#[track_caller]
+fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program}: {stderr}");
+}
+
+/// A registry process of its own.
+struct Registry {
+    child: Child,
+    port: u16,
+    _directory: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start(with_password: bool) -> Registry {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        std::fs::write(path.join("htpasswd"), HTPASSWD).unwrap();
+        // The port is free between our look and its use, unless another test is quick.
+        let port = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port()
+        };
+        let auth = if with_password {
+            format!(
+                "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+                path.join("htpasswd").display()
+            )
+        } else {
+            String::new()
+        };
+        let config = format!(
+            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\n\
+             storage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}",
+            path.display()
+        );
+        std::fs::write(path.join("config.yml"), config).unwrap();
+        let mut child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(path.join("config.yml"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(child.try_wait().unwrap().is_none(), "docker-registry ended");
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "docker-registry does not listen"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Registry {
+            child,
+            port,
+            _directory: directory,
+        }
+    }
+
+    fn reference(&self, rest: &str) -> String {
+        format!("127.0.0.1:{}/{rest}", self.port)
+    }
+
+    fn manifest(&self, name: &str) -> String {
+        let source = format!("docker://{}", self.reference(name));
+        let output = Command::new("skopeo")
+            .args(["inspect", "--raw", "--tls-verify=false", &source])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Copies an image into the registry.
+    #[track_caller]
+    fn push(&self, source: &str, name: &str, options: &[&str]) {
+        let destination = format!("docker://{}", self.reference(name));
+        let common = ["copy", "-q", "--insecure-policy", "--dest-tls-verify=false"];
+        run(
+            "skopeo",
+            common
+                .iter()
+                .chain(options)
+                .copied()
+                .chain([source, &destination]),
+        );
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An OCI layout with one image of two layers, the second of which replaces and removes.
+struct Layout {
+    directory: tempfile::TempDir,
+}
+
+impl Layout {
+    fn make() -> Layout {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let image = path.join("layout");
+        let image_tag = format!("{}:v1", image.display());
+        let umoci = |arguments: &[&str]| run("umoci", arguments);
+        let first = path.join("first");
+        std::fs::create_dir_all(first.join("etc")).unwrap();
+        std::fs::write(first.join("etc/kept"), "marker-kept").unwrap();
+        std::fs::write(first.join("etc/hidden"), "marker-hidden".repeat(1000)).unwrap();
+        std::os::unix::fs::symlink("kept", first.join("etc/link")).unwrap();
+        let second = path.join("second");
+        std::fs::create_dir_all(second.join("etc")).unwrap();
+        std::fs::write(second.join("etc/added"), "marker-added").unwrap();
+        // umoci 0.4 does not pad a layer whose last member is a file.
+        std::os::unix::fs::symlink("added", second.join("etc/zlink")).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        umoci(&["init", "--layout", &text(&image)]);
+        umoci(&["new", "--image", &image_tag]);
+        umoci(&[
+            "insert",
+            "--rootless",
+            "--image",
+            &image_tag,
+            &text(&first.join("etc")),
+            "/etc",
+        ]);
+        umoci(&[
+            "insert",
+            "--rootless",
+            "--image",
+            &image_tag,
+            "--whiteout",
+            "/etc/hidden",
+        ]);
+        umoci(&[
+            "insert",
+            "--rootless",
+            "--image",
+            &image_tag,
+            &text(&second.join("etc")),
+            "/etc",
+        ]);
+        umoci(&[
+            "config",
+            "--image",
+            &image_tag,
+            "--config.entrypoint",
+            "/bin/app",
+            "--config.cmd",
+            "serve",
+            "--config.env",
+            "MODE=test",
+            "--config.user",
+            "app:app",
+            "--config.workingdir",
+            "/srv",
+            "--config.volume",
+            "/data",
+            "--config.stopsignal",
+            "SIGQUIT",
+            "--config.label",
+            "k=v",
+            "--config.exposedports",
+            "80/tcp",
+            "--architecture",
+            "amd64",
+            "--os",
+            "linux",
+        ]);
+        Layout { directory }
+    }
+
+    fn source(&self) -> String {
+        format!("oci:{}:v1", self.directory.path().join("layout").display())
+    }
+
+    /// The same image with its layers not compressed.
+    fn plain(&self) -> String {
+        self.copied(&self.source(), "plain", &["--dest-decompress"])
+    }
+
+    /// The same image with zstd layers; only what is not compressed is compressed anew.
+    fn zstd(&self) -> String {
+        let options = ["--dest-compress", "--dest-compress-format", "zstd"];
+        self.copied(&self.plain(), "zstd", &options)
+    }
+
+    fn copied(&self, source: &str, name: &str, options: &[&str]) -> String {
+        let copy = format!("dir:{}", self.file(name).display());
+        let common = ["copy", "-q", "--insecure-policy"];
+        run(
+            "skopeo",
+            common.iter().chain(options).copied().chain([source, &copy]),
+        );
+        copy
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+#[tokio::test]
+async fn images_in_every_dress_are_the_same_base() {
+    if !have(&["docker-registry", "skopeo", "umoci"]) {
+        return;
+    }
+    let (registry, layout) = (Registry::start(false), Layout::make());
+    let source = layout.source();
+    registry.push(&source, "app:oci", &[]);
+    registry.push(&source, "app:docker", &["--format", "v2s2"]);
+    registry.push(&layout.plain(), "app:plain", &["--preserve-digests"]);
+    registry.push(&layout.zstd(), "app:zstd", &["--preserve-digests"]);
+
+    for (tag, layer_type) in [
+        ("oci", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        (
+            "docker",
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        ),
+        ("zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
+        ("plain", "application/vnd.oci.image.layer.v1.tar"),
+    ] {
+        let manifest = registry.manifest(&format!("app:{tag}"));
+        let quoted = format!("\"{layer_type}\"");
+        assert!(manifest.contains(&quoted), "{tag}: {manifest}");
+    }
+    let root = Root::new();
+    let mut bases = Vec::new();
+    for tag in ["oci", "docker", "zstd", "plain"] {
+        let imported = root.pull(&registry.reference(&format!("app:{tag}"))).await;
+        let imported = imported.unwrap_or_else(|error| panic!("{tag}: {}", whole(&error)));
+        bases.push(imported.base_digest);
+        let config = &imported.config;
+        assert_eq!(config.entrypoint, ["/bin/app"]);
+        assert_eq!(config.cmd, ["serve"]);
+        assert!(
+            config.env.contains(&"MODE=test".to_owned()),
+            "{:?}",
+            config.env
+        );
+        assert_eq!(
+            (config.user.as_str(), config.workdir.as_str()),
+            ("app:app", "/srv")
+        );
+        assert_eq!(config.volumes, ["/data"]);
+        assert_eq!(config.stop_signal, "SIGQUIT");
+        assert_eq!(config.labels["k"], "v");
+        assert_eq!(config.exposed_ports, ["80/tcp"]);
+        assert!(base_holds(&imported, "marker-kept") && base_holds(&imported, "marker-added"));
+        assert!(!base_holds(&imported, "marker-hidden"));
+        // By digest, the registry gives the same.
+        let by_digest = format!("app@{}", imported.manifest_digest.unwrap());
+        let same = root.pull(&registry.reference(&by_digest)).await.unwrap();
+        assert_eq!(same.manifest_digest, imported.manifest_digest);
+    }
+    assert!(bases.windows(2).all(|pair| pair[0] == pair[1]), "{bases:?}");
+    assert_eq!(root.files("bases").len(), 1);
+    assert_eq!(root.files("staging").len(), 0);
+
+    for missing in ["app:no", "other:oci", &format!("app@{}", Digest::of(b"x"))] {
+        let error = root.pull(&registry.reference(missing)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound, "{missing}: {}", whole(&error));
+    }
+}
+
+#[tokio::test]
+async fn every_dress_makes_the_same_bytes() {
+    if !have(&["docker-registry", "skopeo", "umoci"]) {
+        return;
+    }
+    let (registry, layout) = (Registry::start(false), Layout::make());
+    registry.push(&layout.source(), "app:oci", &[]);
+    registry.push(&layout.zstd(), "app:zstd", &["--preserve-digests"]);
+    let archive = layout.file("oci.tar");
+    let destination = format!("oci-archive:{}:v1", archive.display());
+    run(
+        "skopeo",
+        [
+            "copy",
+            "-q",
+            "--insecure-policy",
+            &layout.source(),
+            &destination,
+        ],
+    );
+    let saved = layout.file("docker.tar");
+    let destination = format!("docker-archive:{}:app:v1", saved.display());
+    run(
+        "skopeo",
+        [
+            "copy",
+            "-q",
+            "--insecure-policy",
+            &layout.source(),
+            &destination,
+        ],
+    );
+
+    let mut bases = Vec::new();
+    for tag in ["oci", "zstd"] {
+        let root = Root::new();
+        let imported = root
+            .pull(&registry.reference(&format!("app:{tag}")))
+            .await
+            .unwrap();
+        bases.push(std::fs::read(&imported.base).unwrap());
+    }
+    for (kind, file, tag) in [
+        (ArchiveKind::OciArchive, &archive, None),
+        (ArchiveKind::OciArchive, &archive, Some("v1")),
+        (ArchiveKind::DockerArchive, &saved, None),
+        (ArchiveKind::DockerArchive, &saved, Some("app:v1")),
+    ] {
+        let root = Root::new();
+        let mut stream = tokio::fs::File::open(file).await.unwrap();
+        let imported = root
+            .images
+            .import_archive(kind, tag, "archive", &mut stream, &Progress::none())
+            .await;
+        let imported = imported.unwrap_or_else(|error| panic!("{kind:?}: {}", whole(&error)));
+        assert_eq!(imported.config.entrypoint, ["/bin/app"]);
+        bases.push(std::fs::read(&imported.base).unwrap());
+    }
+    assert!(bases.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[tokio::test]
+async fn a_registry_with_passwords_lets_in_who_knows_one() {
+    if !have(&["docker-registry", "skopeo", "umoci"]) {
+        return;
+    }
+    let (registry, layout) = (Registry::start(true), Layout::make());
+    registry.push(&layout.source(), "app:v1", &["--dest-creds", "ann:s3cret"]);
+    let root = Root::new();
+    let reference = registry.reference("app:v1");
+    let password = |password: &str| Credentials::Password {
+        username: "ann".into(),
+        password: password.into(),
+    };
+    for credentials in [Credentials::Anonymous, password("wrong")] {
+        let error = root.pull_as(&reference, credentials).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unauthorized, "{}", whole(&error));
+    }
+    root.assert_nothing_published();
+    let imported = root.pull_as(&reference, password("s3cret")).await;
+    let imported = imported.unwrap_or_else(|error| panic!("{}", whole(&error)));
+    assert!(base_holds(&imported, "marker-kept"));
+}
