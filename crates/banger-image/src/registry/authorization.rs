@@ -18,7 +18,7 @@ pub(crate) enum Plan {
     /// It is known.
     Header(HeaderValue),
     /// A token server has to be asked.
-    Ask(reqwest::RequestBuilder),
+    Ask(Box<reqwest::RequestBuilder>),
 }
 
 /// A token server's answer; the two names mean the same.
@@ -60,13 +60,8 @@ pub(crate) fn plan(
         ) => {
             let realm = token_server(&realm, local)?;
             let scope = scope.unwrap_or_else(|| format!("repository:{repository}:pull"));
-            Ok(Plan::Ask(token_request(
-                client,
-                realm,
-                service.as_deref(),
-                &scope,
-                credentials,
-            )?))
+            let request = token_request(client, realm, service.as_deref(), &scope, credentials)?;
+            Ok(Plan::Ask(Box::new(request)))
         }
     }
 }

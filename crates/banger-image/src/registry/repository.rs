@@ -19,6 +19,7 @@ use crate::manifest::{ACCEPTED, MAX_DOCUMENT};
 use crate::reference::Reference;
 use crate::registry::authorization::{Plan, bearer, plan};
 use crate::registry::backoff::retry_after;
+use crate::registry::transport::is_untrusted;
 use crate::registry::{Backoff, Credentials, Failure, FetchPolicy, Transport, challenge};
 
 /// Most bytes of an error message or a token that are looked at.
@@ -327,7 +328,7 @@ impl Repository {
         .map_err(|reason| Failure::fatal(self.unauthorized(what, reason)))?;
         let header = match plan {
             Plan::Header(header) => header,
-            Plan::Ask(request) => self.ask_for_token(request, what).await?,
+            Plan::Ask(request) => self.ask_for_token(*request, what).await?,
         };
         *authorization = Authorization {
             header: Some(header),
@@ -386,6 +387,8 @@ impl Repository {
                 let probe = self.client.get(format!("https://{}/v2/", self.host));
                 match within(LOCAL_TLS_TIMEOUT, probe.send()).await {
                     Ok(_) => "https",
+                    // It speaks TLS; that we do not trust it is what the user must be told.
+                    Err(TransportError::Connection(error)) if is_untrusted(&error) => "https",
                     Err(_) => "http",
                 }
             })

@@ -1,5 +1,6 @@
 //! The HTTP clients: which certificates, proxies and redirects they accept.
 
+use std::io;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -79,6 +80,23 @@ fn redirects(may_lead_to: fn(&Url) -> bool) -> Policy {
             attempt.error("a redirect leads to plain HTTP")
         }
     })
+}
+
+/// Whether a connection failed because of the other side's certificate.
+pub(crate) fn is_untrusted(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+            return true;
+        }
+        // An io::Error gives as its source that of what it wraps, and so skips the thing itself.
+        let wrapped = error.downcast_ref().and_then(io::Error::get_ref);
+        cause = match wrapped {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 pub(crate) fn remote_may_lead_to(url: &Url) -> bool {

@@ -1,5 +1,10 @@
 //! Pulls and imports against real and hostile peers, all on the loopback interface.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
+
 mod archives;
 mod authorization;
 mod cache;

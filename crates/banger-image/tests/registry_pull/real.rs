@@ -12,6 +12,9 @@ use banger_image::import::ArchiveKind;
 use banger_image::progress::Progress;
 use banger_image::registry::Credentials;
 
+use serde_json::json;
+
+use crate::images::{OCI_INDEX, OCI_LAYER, OCI_MANIFEST, TestImage, descriptor, index, tar};
 use crate::{Root, base_holds, whole};
 
 /// `s3cret` under bcrypt, as `htpasswd -B` writes it.
@@ -46,26 +49,24 @@ struct Registry {
 }
 
 impl Registry {
-    fn start(with_password: bool) -> Registry {
+    fn start() -> Registry {
+        Registry::with(|_| String::new())
+    }
+
+    /// `more` writes what it needs into the registry's directory and gives the end of its
+    /// configuration, which is within the section `http`.
+    fn with(more: impl FnOnce(&Path) -> String) -> Registry {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        std::fs::write(path.join("htpasswd"), HTPASSWD).unwrap();
+        let more = more(path);
         // The port is free between our look and its use, unless another test is quick.
         let port = {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()
         };
-        let auth = if with_password {
-            format!(
-                "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
-                path.join("htpasswd").display()
-            )
-        } else {
-            String::new()
-        };
         let config = format!(
             "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\n\
-             storage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}",
+             storage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{more}",
             path.display()
         );
         std::fs::write(path.join("config.yml"), config).unwrap();
@@ -242,7 +243,7 @@ async fn images_in_every_dress_are_the_same_base() {
     if !have(&["docker-registry", "skopeo", "umoci"]) {
         return;
     }
-    let (registry, layout) = (Registry::start(false), Layout::make());
+    let (registry, layout) = (Registry::start(), Layout::make());
     let source = layout.source();
     registry.push(&source, "app:oci", &[]);
     registry.push(&source, "app:docker", &["--format", "v2s2"]);
@@ -306,7 +307,7 @@ async fn every_dress_makes_the_same_bytes() {
     if !have(&["docker-registry", "skopeo", "umoci"]) {
         return;
     }
-    let (registry, layout) = (Registry::start(false), Layout::make());
+    let (registry, layout) = (Registry::start(), Layout::make());
     registry.push(&layout.source(), "app:oci", &[]);
     registry.push(&layout.zstd(), "app:zstd", &["--preserve-digests"]);
     let archive = layout.file("oci.tar");
@@ -367,7 +368,15 @@ async fn a_registry_with_passwords_lets_in_who_knows_one() {
     if !have(&["docker-registry", "skopeo", "umoci"]) {
         return;
     }
-    let (registry, layout) = (Registry::start(true), Layout::make());
+    let registry = Registry::with(|directory| {
+        let file = directory.join("htpasswd");
+        std::fs::write(&file, HTPASSWD).unwrap();
+        format!(
+            "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+            file.display()
+        )
+    });
+    let layout = Layout::make();
     registry.push(&layout.source(), "app:v1", &["--dest-creds", "ann:s3cret"]);
     let root = Root::new();
     let reference = registry.reference("app:v1");
@@ -381,6 +390,143 @@ async fn a_registry_with_passwords_lets_in_who_knows_one() {
     }
     root.assert_nothing_published();
     let imported = root.pull_as(&reference, password("s3cret")).await;
+    let imported = imported.unwrap_or_else(|error| panic!("{}", whole(&error)));
+    assert!(base_holds(&imported, "marker-kept"));
+}
+
+#[tokio::test]
+async fn the_hosts_variant_is_taken_from_a_pushed_index() {
+    if !have(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let registry = Registry::start();
+    let directory = tempfile::tempdir().unwrap();
+    let image = |architecture: &str| {
+        let archive = tar(&[("file", format!("marker-{architecture}").as_bytes())]);
+        let layer = (OCI_LAYER.to_owned(), archive.clone(), Digest::of(&archive));
+        TestImage::of(
+            vec![layer],
+            json!({"os": "linux", "architecture": architecture}),
+        )
+    };
+    let (ours, theirs) = (image("amd64"), image("arm64"));
+    let both = index(&[
+        (OCI_MANIFEST, &theirs.manifest, Some(("linux", "arm64"))),
+        (OCI_MANIFEST, &ours.manifest, Some(("linux", "amd64"))),
+    ]);
+    let blobs = directory.path().join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let documents = [&both, &ours.manifest, &theirs.manifest];
+    for bytes in ours
+        .blobs
+        .values()
+        .chain(theirs.blobs.values())
+        .chain(documents)
+    {
+        std::fs::write(blobs.join(Digest::of(bytes).hex()), bytes).unwrap();
+    }
+    let outer = json!({"schemaVersion": 2, "manifests": [descriptor(OCI_INDEX, &both)]});
+    std::fs::write(directory.path().join("index.json"), outer.to_string()).unwrap();
+    std::fs::write(
+        directory.path().join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .unwrap();
+    registry.push(
+        &format!("oci:{}", directory.path().display()),
+        "app:both",
+        &["--all"],
+    );
+
+    let root = Root::new();
+    let imported = root.pull(&registry.reference("app:both")).await;
+    let imported = imported.unwrap_or_else(|error| panic!("{}", whole(&error)));
+    assert!(base_holds(&imported, "marker-amd64"));
+    let pushed = registry.manifest("app:both");
+    assert!(pushed.contains(OCI_INDEX), "{pushed}");
+    assert_eq!(
+        imported.manifest_digest,
+        Some(Digest::of(pushed.as_bytes()))
+    );
+}
+
+/// Set for the process that trusts one certificate more: the reference it pulls.
+const TRUSTING: &str = "BANGER_TEST_TRUSTING";
+
+#[tokio::test]
+async fn https_is_spoken_where_the_registry_does_and_is_trusted() {
+    if !have(&["docker-registry", "skopeo", "umoci", "openssl"]) {
+        return;
+    }
+    let keys = tempfile::tempdir().unwrap();
+    let (key, certificate) = (keys.path().join("key.pem"), keys.path().join("cert.pem"));
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    run(
+        "openssl",
+        [
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-keyout",
+            &text(&key),
+            "-out",
+            &text(&certificate),
+        ],
+    );
+    let registry = Registry::with(|_| {
+        format!(
+            "  tls:\n    certificate: {}\n    key: {}\n",
+            text(&certificate),
+            text(&key)
+        )
+    });
+    registry.push(&Layout::make().source(), "app:v1", &[]);
+    let reference = registry.reference("app:v1");
+
+    let error = Root::new().pull(&reference).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unreachable);
+    assert!(
+        whole(&error).contains("invalid peer certificate"),
+        "{}",
+        whole(&error)
+    );
+
+    // Which certificates are trusted is read once in a process, from its environment.
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "real::trusting", "--nocapture"])
+        .env("SSL_CERT_FILE", &certificate)
+        .env("https_proxy", "http://192.0.2.1:1")
+        .env(TRUSTING, reference)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Not a test of its own: the process that [`TRUSTING`] is set for. It has a proxy, too, which
+/// must not be asked for what is on this host.
+#[tokio::test]
+async fn trusting() {
+    let Ok(reference) = std::env::var(TRUSTING) else {
+        return;
+    };
+    let root = Root::new();
+    let imported = root.pull(&reference).await;
     let imported = imported.unwrap_or_else(|error| panic!("{}", whole(&error)));
     assert!(base_holds(&imported, "marker-kept"));
 }
