@@ -258,7 +258,7 @@ mod tests {
     fn what_cannot_be_run_is_refused() {
         for (json, expected) in [
             ("", "cannot be read"),
-            ("[]", "cannot be read"),
+            ("[1]", "cannot be read"),
             (r#"{"config":{"Cmd":"sh"}}"#, "cannot be read"),
             (r#"{"config":{"Cmd":["a\u0000b"]}}"#, "zero byte"),
             (r#"{"config":{"Env":["A=\u0000"]}}"#, "zero byte"),

@@ -18,8 +18,9 @@ pub const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
 
 /// Most bytes of a manifest, index or configuration, as other clients have it.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
-/// Most layers of one image; Docker itself makes at most 127.
-pub const MAX_LAYERS: usize = 1024;
+/// Most layers of one image; Docker itself makes at most 127. Each holds a file descriptor while
+/// the image is imported.
+pub const MAX_LAYERS: usize = 512;
 /// Most indexes within each other: what tools make has one, rarely two.
 pub const MAX_NESTING: usize = 4;
 
@@ -316,7 +317,7 @@ mod tests {
             ),
             (&both, None, "both layers and manifests"),
             (&plain, Some("text/html"), "\"text/html\" is not supported"),
-            (&many, None, "more than 1024"),
+            (&many, None, "more than 512"),
             (
                 r#"{"schemaVersion":1,"name":"x","fsLayers":[]}"#,
                 None,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -69,11 +69,9 @@ impl Download {
         staged: NamedTempFile,
         destination: PathBuf,
         permits: Arc<Semaphore>,
-    ) -> Result<Download, ImageError> {
-        let file = staged
-            .as_file()
-            .try_clone()
-            .map_err(|error| ImageError::io("open", staged.path(), error))?;
+    ) -> Download {
+        // One descriptor for the writer and all readers: an image has many layers.
+        let (file, path) = staged.into_parts();
         let shared = Arc::new(Shared {
             file,
             digest,
@@ -87,17 +85,17 @@ impl Download {
             let shared = Arc::clone(&shared);
             async move {
                 let outcome = match permits.acquire().await {
-                    Ok(_permit) => fetch(&repository, &shared, staged, &destination).await,
+                    Ok(_permit) => fetch(&repository, &shared, path, &destination).await,
                     // The semaphore is never closed.
                     Err(_) => Ok(()),
                 };
                 shared.finish(outcome);
             }
         });
-        Ok(Download {
+        Download {
             shared,
             task: task.abort_handle(),
-        })
+        }
     }
 
     pub fn digest(&self) -> Digest {
@@ -195,14 +193,12 @@ impl Shared {
 async fn fetch(
     repository: &Repository,
     shared: &Arc<Shared>,
-    staged: NamedTempFile,
+    path: TempPath,
     destination: &Path,
 ) -> Result<(), ImageError> {
-    let (file, path) = staged.into_parts();
     let (chunks, queue) = mpsc::channel(QUEUE);
     let writer = Writer {
         shared: Arc::clone(shared),
-        file,
         path: path.to_path_buf(),
     };
     let writer = tokio::task::spawn_blocking(move || writer.run(queue));
@@ -327,15 +323,14 @@ async fn receive_once(
 
 struct Writer {
     shared: Arc<Shared>,
-    file: File,
     path: PathBuf,
 }
 
 impl Writer {
-    fn run(mut self, mut queue: mpsc::Receiver<Bytes>) -> Result<(Digest, u64), ImageError> {
+    fn run(self, mut queue: mpsc::Receiver<Bytes>) -> Result<(Digest, u64), ImageError> {
         let mut digest = RunningDigest::new();
         while let Some(chunk) = queue.blocking_recv() {
-            self.file
+            (&self.shared.file)
                 .write_all(&chunk)
                 .map_err(|error| ImageError::io("write", &self.path, error))?;
             // Readers get going before we hash.

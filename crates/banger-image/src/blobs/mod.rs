@@ -51,7 +51,7 @@ pub(crate) enum Blob {
     Cached {
         digest: Digest,
         size: u64,
-        file: File,
+        file: Arc<File>,
     },
     /// On their way. `joined` is set when another pull began it.
     Arriving {
@@ -115,6 +115,7 @@ impl Blobs {
             });
         }
         if let Some(file) = self.find(&digest, size) {
+            let file = Arc::new(file);
             return Ok(Blob::Cached { digest, size, file });
         }
         running.retain(|_, download| download.strong_count() > 0);
@@ -125,7 +126,7 @@ impl Blobs {
             self.new_file()?,
             self.path(&digest),
             Arc::clone(&self.permits),
-        )?);
+        ));
         running.insert(digest, Arc::downgrade(&download));
         Ok(Blob::Arriving {
             download,
@@ -143,7 +144,7 @@ impl Blobs {
             match self.obtain(descriptor, repository)? {
                 Blob::Cached { digest, file, .. } => {
                     let path = self.path(&digest);
-                    let bytes = read_all(file).map_err(|e| ImageError::io("read", &path, e))?;
+                    let bytes = read_all(&*file).map_err(|e| ImageError::io("read", &path, e))?;
                     if Digest::of(&bytes) == digest {
                         return Ok(bytes);
                     }

@@ -10,14 +10,14 @@ use crate::digest::{Digest, RunningDigest};
 
 /// A reader that reports the end only after the digest of the whole was found right.
 pub(crate) struct Verified {
-    file: File,
+    file: Arc<File>,
     expected: Digest,
     running: RunningDigest,
     cancelled: Arc<AtomicBool>,
 }
 
 impl Verified {
-    pub fn new(file: File, expected: Digest, cancelled: Arc<AtomicBool>) -> Verified {
+    pub fn new(file: Arc<File>, expected: Digest, cancelled: Arc<AtomicBool>) -> Verified {
         Verified {
             file,
             expected,
@@ -58,7 +58,8 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(content)?;
         let mut bytes = Vec::new();
-        Verified::new(file.reopen()?, expected, Arc::default()).read_to_end(&mut bytes)?;
+        Verified::new(Arc::new(file.reopen()?), expected, Arc::default())
+            .read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

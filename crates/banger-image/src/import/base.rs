@@ -47,7 +47,7 @@ pub(super) struct Layers<'a> {
 pub(super) enum Source<'a> {
     Repository(&'a Arc<Repository>),
     /// In the cache and open already, one file for each layer.
-    Spooled(&'a [File]),
+    Spooled(&'a [Arc<File>]),
 }
 
 /// Writes the base of `layers`. A damaged blob in the cache, or another pull's failure, is no
@@ -100,9 +100,8 @@ async fn attempt(
     let inputs = sources
         .iter()
         .zip(layers.layers)
-        .map(|(blob, (_, diff_id))| Ok((open(blob, &stop.0)?, *diff_id)))
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(|error| ImageError::io("open the blobs of", layers.what, error))?;
+        .map(|(blob, (_, diff_id))| (open(blob, &stop.0), *diff_id))
+        .collect::<Vec<_>>();
     let staged = new_file(staging)?;
     let (file, path) = staged.into_parts();
     let mut thread = tokio::task::spawn_blocking({
@@ -151,25 +150,25 @@ fn obtain(
     let Descriptor { digest, size, .. } = *wanted;
     match layers.source {
         Source::Repository(repository) => blobs.obtain(wanted, repository),
-        Source::Spooled(files) => match files.get(number).map(File::try_clone) {
-            Some(Ok(file)) => Ok(Blob::Cached { digest, size, file }),
-            Some(Err(error)) => Err(ImageError::io("open", blobs.path(&digest), error)),
+        Source::Spooled(files) => match files.get(number) {
+            Some(file) => Ok(Blob::Cached {
+                digest,
+                size,
+                file: Arc::clone(file),
+            }),
             None => Err(blobs.unreadable(&digest)),
         },
     }
 }
 
-fn open(blob: &Blob, cancelled: &Arc<AtomicBool>) -> io::Result<Box<dyn Read + Send>> {
-    Ok(match blob {
-        Blob::Cached { digest, file, .. } => Box::new(Verified::new(
-            file.try_clone()?,
-            *digest,
-            Arc::clone(cancelled),
-        )),
-        Blob::Arriving { download, .. } => {
-            Box::new(Following::new(download, Arc::clone(cancelled)))
+fn open(blob: &Blob, cancelled: &Arc<AtomicBool>) -> Box<dyn Read + Send> {
+    let cancelled = Arc::clone(cancelled);
+    match blob {
+        Blob::Cached { digest, file, .. } => {
+            Box::new(Verified::new(Arc::clone(file), *digest, cancelled))
         }
-    })
+        Blob::Arriving { download, .. } => Box::new(Following::new(download, cancelled)),
+    }
 }
 
 /// Why a layer could not be used: the blob's own fault, if it has one, goes before what its bytes

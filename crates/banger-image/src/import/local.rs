@@ -158,12 +158,16 @@ impl Images {
     }
 
     /// Moves the layers into the cache and opens them.
-    fn keep_layers(&self, spooled: &Spool, selected: &Selected) -> Result<Vec<File>, ImageError> {
+    fn keep_layers(
+        &self,
+        spooled: &Spool,
+        selected: &Selected,
+    ) -> Result<Vec<Arc<File>>, ImageError> {
         let mut files = Vec::with_capacity(selected.layers.len());
         for Descriptor { digest, .. } in &selected.layers {
             let path = spooled.path(digest);
             let kept = self.blobs.path(digest);
-            let found = open_either(&path, &kept)?;
+            let found = Arc::new(open_either(&path, &kept)?);
             // The same layer may be in an image twice; then it is moved already.
             match std::fs::rename(&path, &kept) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

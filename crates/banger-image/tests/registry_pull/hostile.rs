@@ -411,7 +411,8 @@ async fn bad_layers_are_refused_by_name() {
 async fn limits_are_named() {
     let bomb = TestImage::with_file("zeros", &vec![0; 4 << 20]);
     assert!(bomb.blobs.values().all(|blob| blob.len() < 100_000));
-    let cases: [(&str, fn(&mut ImageOptions)); 3] = [
+    type Set = fn(&mut ImageOptions);
+    let cases: [(&str, Set); 3] = [
         ("max_layer_bytes", |options| {
             options.limits.max_layer_bytes = 1 << 20
         }),

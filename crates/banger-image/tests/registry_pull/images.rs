@@ -131,8 +131,11 @@ pub fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     })
 }
 
-/// An index of manifests, each with its platform or none.
-pub fn index(manifests: &[(&str, &[u8], Option<(&str, &str)>)]) -> Vec<u8> {
+/// Operating system and architecture.
+pub type Runs<'a> = Option<(&'a str, &'a str)>;
+
+/// An index of manifests, each with its media type and its platform or none.
+pub fn index(manifests: &[(&str, &[u8], Runs<'_>)]) -> Vec<u8> {
     let entries: Vec<_> = manifests
         .iter()
         .map(|(media_type, bytes, platform)| {

@@ -112,3 +112,20 @@ fn whole(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// The daemon runs each import as a task of its own.
+#[tokio::test]
+async fn imports_can_be_spawned() {
+    fn sendable<T: Send>(_: &T) {}
+    let root = Root::new();
+    let none = Progress::none();
+    let reference = "debian".parse().unwrap();
+    sendable(&root.images.pull(&reference, Credentials::Anonymous, &none));
+    let mut stream = tokio::io::empty();
+    let kind = banger_image::import::ArchiveKind::OciArchive;
+    sendable(
+        &root
+            .images
+            .import_archive(kind, None, "x", &mut stream, &none),
+    );
+}
