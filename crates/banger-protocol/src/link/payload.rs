@@ -50,6 +50,11 @@ impl FrameBuf {
         count
     }
 
+    /// Keeps the first `length` bytes, and the capacity.
+    pub fn truncate(&mut self, length: usize) {
+        self.0.truncate(HEADER + length);
+    }
+
     /// Lets `fill` append to the payload, for reads into spare capacity; what it appends beyond
     /// [`MAX_PAYLOAD`] is cut off, what it takes away from before is not given back.
     pub fn append_with<R>(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> R) -> R {

@@ -1,0 +1,187 @@
+//! Directories that lie on the writable disk itself, mounted over the overlay.
+//!
+//! Container stores cannot be on an overlay, and what an image declares a volume should not pay
+//! for one. Each is kept in `volumes/` of the disk under its escaped path, and holds at first
+//! what the image has there.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use banger_protocol::bytes::ByteString;
+
+use super::files::ensure_directory;
+use super::root::{open_tree_clone, place_tree};
+use super::{Progress, seed};
+use crate::user::Accounts;
+
+/// Stores of container runtimes, below /var/lib.
+const STORES: [&str; 6] = [
+    "docker",
+    "containerd",
+    "containers",
+    "buildkit",
+    "rancher",
+    "kubelet",
+];
+
+/// Those of people, below their home.
+const HOME_STORES: [&str; 2] = [".local/share/containers", ".local/share/docker"];
+
+/// Homes that get stores; an image may have thousands of accounts.
+const MAX_HOMES: usize = 16;
+
+/// Volumes of an image that are honoured.
+const MAX_DECLARED: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+const ROOT: Owner = Owner { uid: 0, gid: 0 };
+
+/// Mounts all; a volume that cannot be is a plain directory of the overlay.
+pub fn mount_all(upper: &OwnedFd, declared: &[ByteString], progress: &mut Progress) {
+    let mut wanted: BTreeMap<PathBuf, Owner> = BTreeMap::new();
+    if Path::new("/var/lib").is_dir() {
+        wanted.extend(STORES.map(|store| (Path::new("/var/lib").join(store), ROOT)));
+    }
+    wanted.extend(home_stores(&Accounts::read(Path::new("/"))));
+    for path in declared.iter().take(MAX_DECLARED) {
+        match checked(path) {
+            Some(path) => {
+                wanted.entry(path).or_insert(ROOT);
+            }
+            None => progress.warn(format!("the image's volume {path:?} is not a usable path")),
+        }
+    }
+    // In order of their paths, so that one may lie in another.
+    for (path, owner) in wanted {
+        let result = mount(upper, &path, owner);
+        progress.tolerate(&format!("mount volume {}", path.display()), result);
+    }
+}
+
+fn home_stores(accounts: &Accounts) -> Vec<(PathBuf, Owner)> {
+    accounts
+        .homes()
+        .filter(|(_, _, home)| home.starts_with(b"/home/"))
+        .map(|(uid, gid, home)| (Owner { uid, gid }, Path::new(OsStr::from_bytes(home))))
+        .filter(|(_, home)| home.is_dir())
+        .take(MAX_HOMES)
+        .flat_map(|(owner, home)| HOME_STORES.map(|store| (home.join(store), owner)))
+        .collect()
+}
+
+/// A path that may be mounted over.
+fn checked(path: &ByteString) -> Option<PathBuf> {
+    let path = Path::new(path.as_os_str());
+    let plain: PathBuf = path.components().collect();
+    let all_normal = plain
+        .components()
+        .skip(1)
+        .all(|part| matches!(part, Component::Normal(_)));
+    let usable = path.is_absolute()
+        && all_normal
+        && plain.components().count() > 1
+        && !path.as_os_str().as_bytes().contains(&0)
+        && !["/dev", "/proc", "/sys", "/run"]
+            .iter()
+            .any(|system| plain.starts_with(system));
+    usable.then_some(plain)
+}
+
+/// The name of a path's directory on the disk.
+fn escaped(path: &Path) -> Option<String> {
+    let mut name = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => name.push(char::from(*byte)),
+            b'/' => name.push('+'),
+            other => name.push_str(&format!("%{other:02x}")),
+        }
+    }
+    // A file name's limit, less the suffix of one that is being filled.
+    (name.len() <= 250).then_some(name)
+}
+
+fn mount(upper: &OwnedFd, path: &Path, owner: Owner) -> io::Result<()> {
+    let name = escaped(path).ok_or(io::ErrorKind::InvalidFilename)?;
+    // The disk is not below our root any more; its descriptor still is where it was.
+    let volumes = PathBuf::from(format!("/proc/self/fd/{}/volumes", upper.as_raw_fd()));
+    let volume = volumes.join(&name);
+    if !volume.is_dir() {
+        let new = volumes.join(name + ".new");
+        match std::fs::remove_dir_all(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if path.is_dir() {
+            seed::copy_tree(path, &new)?;
+        } else {
+            ensure_directory(&new, 0o755)?;
+            std::os::unix::fs::chown(&new, Some(owner.uid), Some(owner.gid))?;
+        }
+        std::fs::rename(&new, &volume)?;
+    }
+    make_mount_point(path, owner)?;
+    place_tree(&open_tree_clone(&volume)?, path)
+}
+
+/// Every directory that is made on the way belongs to the owner of the store.
+fn make_mount_point(path: &Path, owner: Owner) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().take_while(|path| !path.is_dir()).collect();
+    for path in missing.into_iter().rev() {
+        ensure_directory(path, 0o755)?;
+        std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_paths_are_volumes() {
+        let cases: &[(&[u8], Option<&str>)] = &[
+            (b"/data", Some("/data")),
+            (b"/data/", Some("/data")),
+            (b"//a//./b", Some("/a/b")),
+            (b"/a/../b", None),
+            (b"data", None),
+            (b"", None),
+            (b"/", None),
+            (b"/proc", None),
+            (b"/dev/shm", None),
+            (b"/device", Some("/device")),
+            (b"/a\0b", None),
+        ];
+        for (path, expected) in cases {
+            let path = ByteString(path.to_vec());
+            assert_eq!(checked(&path), expected.map(PathBuf::from), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_bounded() {
+        let name = |path: &str| escaped(Path::new(path));
+        assert_eq!(name("/var/lib/docker").unwrap(), "+var+lib+docker");
+        assert_eq!(name("/a+b.c%").unwrap(), "+a%2bb%2ec%25");
+        assert_eq!(name(&"/x".repeat(126)), None);
+    }
+
+    #[test]
+    fn people_get_stores_in_homes_that_exist() {
+        let accounts = Accounts::new(
+            "a:x:1000:7::/home/none-such:/bin/sh\nb:x:1001:7::/srv:\n",
+            "",
+        );
+        assert_eq!(home_stores(&accounts), []);
+    }
+}

@@ -1,0 +1,105 @@
+//! Process 1 of the initramfs: what comes before the host is asked anything.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use banger_protocol::agent::PORT_NAME;
+use banger_protocol::link::Identity;
+use rustix::mount::{MountFlags, mount};
+
+use crate::agent::Agent;
+use crate::boot::{BootError, InitMachine, Progress, ensure_directory};
+use crate::port::{self, Port};
+use crate::reaper::Reaper;
+use crate::{listen, local, log, modules, shutdown};
+
+/// The driver announces the port a moment after it was loaded.
+const PORT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the machine to its end. Should it return, process 1 ends, and the kernel says so on the
+/// console and stops.
+pub fn run() -> Result<(), BootError> {
+    let mut progress = Progress::default();
+    progress.phase("kernel");
+    mount_early()?;
+    modules::load(&mut progress);
+    progress.phase("modules");
+    // Ctrl-Alt-Del is a signal to us rather than a reset.
+    progress.tolerate(
+        "take Ctrl-Alt-Del",
+        rustix::system::reboot(rustix::system::RebootCommand::CadOff),
+    );
+    let port = find_port()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(BootError::io("start", "the runtime"))?;
+    runtime
+        .block_on(serve(progress, &port))
+        .map_err(BootError::io("serve", port.display().to_string()))
+}
+
+/// /dev before all: random numbers come from there.
+fn mount_early() -> Result<(), BootError> {
+    for (kind, at) in [
+        (c"devtmpfs", "/dev"),
+        (c"proc", "/proc"),
+        (c"sysfs", "/sys"),
+    ] {
+        ensure_directory(Path::new(at), 0o755)
+            .and_then(|()| Ok(mount(kind, at, kind, MountFlags::empty(), c"")?))
+            .map_err(BootError::io("mount", at))?;
+    }
+    Ok(())
+}
+
+fn find_port() -> Result<PathBuf, BootError> {
+    let start = Instant::now();
+    loop {
+        let found = port::find(Path::new("/sys"), PORT_NAME);
+        if let Ok(Some(path)) = found {
+            return Ok(path);
+        }
+        if start.elapsed() > PORT_PATIENCE {
+            let none = io::Error::from(io::ErrorKind::NotFound);
+            return Err(BootError::io("find", PORT_NAME)(
+                found.err().unwrap_or(none),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+async fn serve(progress: Progress, port: &Path) -> io::Result<()> {
+    let identity = listen::identity()?;
+    let reaper = Arc::new(Reaper::new(true));
+    let machine = Box::new(InitMachine::new(progress));
+    let (agent, downs) = Agent::new(machine, Arc::clone(&reaper));
+    tokio::spawn(reaper.run());
+    shutdown::listen_to_signals(Arc::clone(&agent)).await?;
+    tokio::spawn(shutdown::run(Arc::clone(&agent), downs));
+    match local::bind_default() {
+        Ok(listener) => {
+            tokio::spawn(local::listen(Arc::clone(&agent), listener));
+        }
+        Err(error) => log::warn(&format!("cannot listen inside the guest: {error}")),
+    }
+    serve_port(&agent, port, identity).await
+}
+
+/// A fault in the code that serves the port ends its streams, not the machine.
+async fn serve_port(agent: &Arc<Agent>, path: &Path, identity: Identity) -> io::Result<()> {
+    loop {
+        let port = Port::open(path)?;
+        let served = tokio::spawn(listen::listen(Arc::clone(agent), port, identity)).await;
+        let reason = match served {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        log::warn(&format!("the port failed and is opened again: {reason}"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
