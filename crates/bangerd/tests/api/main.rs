@@ -1,0 +1,15 @@
+//! The daemon behind its socket, with fake machines: no KVM, no QEMU, no root, no network.
+
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "../vm_support/mod.rs"]
+mod vm_support;
+
+mod support;
+
+mod daemon;
+mod images;
+mod operations;
+mod peers;
+mod requests;
+mod schema;
+mod vms;
