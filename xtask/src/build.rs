@@ -52,7 +52,10 @@ pub fn dist() -> Result<PathBuf> {
     ])))?;
     let dist = target().join("dist");
     for name in PROGRAMS {
-        place(&target().join("release").join(name), &dist.join("bin").join(name))?;
+        place(
+            &target().join("release").join(name),
+            &dist.join("bin").join(name),
+        )?;
     }
     place(&agent, &dist.join("lib/banger/banger-agent"))?;
     Ok(dist)
@@ -78,7 +81,13 @@ fn place(from: &Path, to: &Path) -> Result<()> {
 /// Tells the compiler which commit this is and when it was made.
 fn stamped(command: &mut Command) -> &mut Command {
     let git = |arguments: &[&str]| output(&mut program("git", arguments));
-    if let Ok(commit) = git(&["describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]) {
+    if let Ok(commit) = git(&[
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty",
+        "--exclude=*",
+    ]) {
         command.env("BANGER_COMMIT", commit);
     }
     if let Ok(time) = git(&["log", "-1", "--format=%cI"]) {

@@ -35,7 +35,13 @@ fn deny() -> Result<()> {
         ]))?;
     }
     run(&mut cargo(&[
-        "deny", "--log-level", "error", "check", "bans", "licenses", "sources",
+        "deny",
+        "--log-level",
+        "error",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
     ]))
 }
 

@@ -42,7 +42,8 @@ impl Banger {
 
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.run(arguments)?;
-        serde_json::from_str(&text).map_err(|error| format!("{arguments:?} printed no JSON: {error}"))
+        serde_json::from_str(&text)
+            .map_err(|error| format!("{arguments:?} printed no JSON: {error}"))
     }
 }
 
@@ -58,7 +59,8 @@ impl Phases {
     fn timed<T>(&mut self, phase: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let result = work()?;
-        self.0.push((phase.to_owned(), start.elapsed().as_secs_f64() * 1e3));
+        self.0
+            .push((phase.to_owned(), start.elapsed().as_secs_f64() * 1e3));
         Ok(result)
     }
 
@@ -80,11 +82,16 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     let mut phases = Phases(Vec::new());
     banger.run(&["daemon", "start"])?;
 
-    phases.timed("kernel", || pull_if_missing(&banger, "kernel", "debian-6.1-cloud"))?;
+    phases.timed("kernel", || {
+        pull_if_missing(&banger, "kernel", "debian-6.1-cloud")
+    })?;
     phases.timed("image", || pull_if_missing(&banger, "image", IMAGE))?;
 
     let vm = banger.json(&["--json", "vm", "create", IMAGE])?;
-    let name = vm["name"].as_str().ok_or("the new VM has no name")?.to_owned();
+    let name = vm["name"]
+        .as_str()
+        .ok_or("the new VM has no name")?
+        .to_owned();
     for timing in vm["timings"].as_array().into_iter().flatten() {
         if let (Some(phase), Some(ms)) = (timing["phase"].as_str(), timing["ms"].as_f64()) {
             phases.0.push((phase.to_owned(), ms));
@@ -95,7 +102,10 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         let mut exec = vec!["vm", "exec", &name, "--"];
         exec.extend(command);
         let label = format!("exec {}", command[0]);
-        outputs.push((command.join(" "), phases.timed(&label, || banger.run(&exec))?));
+        outputs.push((
+            command.join(" "),
+            phases.timed(&label, || banger.run(&exec))?,
+        ));
     }
     phases.timed("delete", || banger.run(&["vm", "delete", &name]))?;
     for (command, text) in &outputs {
@@ -106,7 +116,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
 }
 
 /// Pulls, and says so, only where it is not there: the second run downloads nothing.
-fn pull_if_missing(banger: &Banger, group: &str, name: &str) -> Result<()> {
+pub fn pull_if_missing(banger: &Banger, group: &str, name: &str) -> Result<()> {
     let show = output(&mut banger.command(&[group, "show", name]));
     if show.is_err() {
         banger.run(&[group, "pull", name])?;

@@ -15,7 +15,12 @@ const FUZZ_SECONDS: &str = "10";
 pub fn test() -> Result<()> {
     let agent = build::agent()?;
     let programs = build::debug_programs()?;
-    nextest(&["--workspace", "--exclude", "xtask"], &agent, &programs, false)?;
+    nextest(
+        &["--workspace", "--exclude", "xtask"],
+        &agent,
+        &programs,
+        false,
+    )?;
     fuzz(&[FUZZ_SECONDS])
 }
 
@@ -36,7 +41,12 @@ pub fn e2e(arguments: &[&str]) -> Result<()> {
 /// Runs nextest, shows its output, and fails on a skip which `tests/allowed-skips` does not list.
 fn nextest(selection: &[&str], agent: &Path, programs: &Path, full: bool) -> Result<()> {
     if !installed("cargo-nextest") {
-        run(&mut cargo(&["install", "--locked", "--quiet", "cargo-nextest"]))?;
+        run(&mut cargo(&[
+            "install",
+            "--locked",
+            "--quiet",
+            "cargo-nextest",
+        ]))?;
     }
     let skips = target().join("skips");
     let _ = fs::remove_dir_all(&skips);
@@ -53,7 +63,10 @@ fn nextest(selection: &[&str], agent: &Path, programs: &Path, full: bool) -> Res
     }
     let skipped = run_and_collect_skips(&mut command)?;
     let allowed = allowed_skips()?;
-    let unexpected: Vec<&String> = skipped.iter().filter(|skip| !allowed.contains(*skip)).collect();
+    let unexpected: Vec<&String> = skipped
+        .iter()
+        .filter(|skip| !allowed.contains(*skip))
+        .collect();
     for skip in &skipped {
         println!("skipped: {skip}");
     }
@@ -84,7 +97,9 @@ fn run_and_collect_skips(command: &mut Command) -> Result<BTreeSet<String>> {
         }
         eprintln!("{line}");
     }
-    let status = child.wait().map_err(|error| format!("cargo nextest: {error}"))?;
+    let status = child
+        .wait()
+        .map_err(|error| format!("cargo nextest: {error}"))?;
     if status.success() {
         Ok(skipped)
     } else {
@@ -94,12 +109,21 @@ fn run_and_collect_skips(command: &mut Command) -> Result<BTreeSet<String>> {
 
 fn allowed_skips() -> Result<BTreeSet<String>> {
     let path = workspace().join("tests/allowed-skips");
-    let text =
-        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(text
         .lines()
         .map(|line| line.split('#').next().unwrap_or_default().trim())
         .filter(|line| !line.is_empty())
         .map(str::to_owned)
         .collect())
+}
+
+/// Runs each fuzz target on its corpus and then for so many seconds more.
+pub fn fuzz(arguments: &[&str]) -> Result<()> {
+    let seconds = match arguments {
+        [] => FUZZ_SECONDS,
+        [seconds] => seconds,
+        _ => return Err("usage: cargo xtask fuzz [SECONDS]".to_owned()),
+    };
+    crate::fuzz::run_all(seconds)
 }

@@ -8,7 +8,10 @@ use std::process::Command;
 use serde_json::Value;
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// Every Rust source of the products, by its path below `crates/`.
@@ -23,7 +26,12 @@ fn sources() -> Vec<(String, String)> {
             if path.is_dir() {
                 walk(&path, root, found);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                let name = path
+                    .strip_prefix(root)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
                 found.push((name, fs::read_to_string(&path).unwrap()));
             }
         }
@@ -53,20 +61,38 @@ fn crates_depend_downwards_only() {
         ("banger", &["banger-host", "banger-protocol"]),
         (
             "bangerd",
-            &["banger-host", "banger-image", "banger-net", "banger-protocol", "banger-vmm"],
+            &[
+                "banger-host",
+                "banger-image",
+                "banger-net",
+                "banger-protocol",
+                "banger-vmm",
+            ],
         ),
     ]);
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--offline",
+        ])
         .current_dir(workspace())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut seen = 0;
     for package in metadata["packages"].as_array().unwrap() {
         let name = package["name"].as_str().unwrap();
-        let Some(allowed) = allowed.get(name) else { continue };
+        let Some(allowed) = allowed.get(name) else {
+            continue;
+        };
         seen += 1;
         for dependency in package["dependencies"].as_array().unwrap() {
             let used = dependency["name"].as_str().unwrap();
@@ -83,7 +109,10 @@ fn crates_depend_downwards_only() {
 
 /// Modules that start processes. Everything else asks one of them.
 const MAY_SPAWN: [(&str, &str); 5] = [
-    ("banger-host/src/command", "the one wrapper through which programs run"),
+    (
+        "banger-host/src/command",
+        "the one wrapper through which programs run",
+    ),
     ("banger-vmm/src/jail", "the launcher, which becomes the VMM"),
     ("banger-vmm/src/launch", "starts the launcher"),
     ("banger/src/daemon_start", "starts bangerd detached"),
@@ -92,7 +121,14 @@ const MAY_SPAWN: [(&str, &str); 5] = [
 
 #[test]
 fn only_these_modules_start_processes() {
-    let signs = ["Command::new", "posix_spawn", "fork()", "execve", "execv(", "execvp"];
+    let signs = [
+        "Command::new",
+        "posix_spawn",
+        "fork()",
+        "execve",
+        "execv(",
+        "execvp",
+    ];
     for (file, text) in sources() {
         if MAY_SPAWN.iter().any(|(module, _)| file.starts_with(module)) {
             continue;
@@ -114,7 +150,9 @@ fn only_these_modules_start_processes() {
 /// Names that hide what a file owns.
 #[test]
 fn no_file_has_a_name_that_says_nothing() {
-    let empty = ["util", "utils", "common", "helper", "helpers", "misc", "core", "imp", "base", "data"];
+    let empty = [
+        "util", "utils", "common", "helper", "helpers", "misc", "core", "imp", "base", "data",
+    ];
     for (file, _) in sources() {
         for part in file.trim_end_matches(".rs").split('/') {
             assert!(!empty.contains(&part), "{file}: {part} says nothing");
