@@ -47,15 +47,33 @@ impl Agent {
     }
 }
 
+/// What the VMM driver carries the guest link on; it decides which modules are loaded at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// QEMU.
+    VirtioSerial,
+    /// Firecracker.
+    Vsock,
+}
+
+/// The modules to load before anything is mounted, in order.
+fn load_order(kernel: &Kernel, link: Link) -> impl Iterator<Item = &String> {
+    let vsock = match link {
+        Link::VirtioSerial => &[][..],
+        Link::Vsock => &kernel.manifest.vsock_modules,
+    };
+    kernel.manifest.boot_modules.iter().chain(vsock)
+}
+
 /// The file name of the initramfs of this agent and kernel.
-pub fn key(agent: &Digest, kernel: &Kernel) -> Digest {
+pub fn key(agent: &Digest, kernel: &Kernel, link: Link) -> Digest {
     let manifest = &kernel.manifest;
     let mut hash = Sha256::new();
     hash.update(LAYOUT.to_le_bytes());
     hash.update(agent.as_bytes());
     for text in [&manifest.kernel_version, &manifest.modules_digest]
         .into_iter()
-        .chain(&manifest.boot_modules)
+        .chain(load_order(kernel, link))
     {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
@@ -63,14 +81,24 @@ pub fn key(agent: &Digest, kernel: &Kernel) -> Digest {
     Digest::from_bytes(hash.finalize().into())
 }
 
-/// The path of the initramfs in `cache`, which is made where it is not there yet. Blocking.
+/// As [`ensure_for`], for a link on virtio-serial.
 pub fn ensure(cache: &Path, agent: &Agent, kernel: &Kernel) -> Result<PathBuf, KernelError> {
-    let path = cache.join(key(&agent.digest, kernel).hex());
+    ensure_for(cache, agent, kernel, Link::VirtioSerial)
+}
+
+/// The path of the initramfs in `cache`, which is made where it is not there yet. Blocking.
+pub fn ensure_for(
+    cache: &Path,
+    agent: &Agent,
+    kernel: &Kernel,
+    link: Link,
+) -> Result<PathBuf, KernelError> {
+    let path = cache.join(key(&agent.digest, kernel, link).hex());
     if path.is_file() {
         return Ok(path);
     }
     std::fs::create_dir_all(cache).map_err(KernelError::io("create", cache))?;
-    let archive = cpio::build(&entries(agent, kernel)?)?;
+    let archive = cpio::build(&entries(agent, kernel, link)?)?;
     let write = || {
         let mut file = tempfile::Builder::new()
             .prefix(STAGING_PREFIX)
@@ -111,7 +139,7 @@ pub fn sweep(cache: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn entries(agent: &Agent, kernel: &Kernel) -> Result<Vec<Entry>, KernelError> {
+fn entries(agent: &Agent, kernel: &Kernel, link: Link) -> Result<Vec<Entry>, KernelError> {
     let version = &kernel.manifest.kernel_version;
     let init = std::fs::read(&agent.path).map_err(KernelError::io("read", &agent.path))?;
     if Digest::of(&init) != agent.digest {
@@ -147,10 +175,7 @@ fn entries(agent: &Agent, kernel: &Kernel) -> Result<Vec<Entry>, KernelError> {
             content: Content::File(data),
         });
     }
-    let order: String = kernel
-        .manifest
-        .boot_modules
-        .iter()
+    let order: String = load_order(kernel, link)
         .map(|module| format!("/{prefix}/{module}\n"))
         .collect();
     entries.push(Entry::file("modules.order", 0o644, order.into_bytes()));

@@ -33,6 +33,9 @@ pub struct Manifest {
     /// mounted. Empty where everything is built in.
     #[serde(default)]
     pub boot_modules: Vec<String>,
+    /// The same for a VM whose guest link is vsock, loaded after `boot_modules`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vsock_modules: Vec<String>,
     /// Number of files below `modules/` that are modules, boot ones included.
     #[serde(default)]
     pub module_count: usize,

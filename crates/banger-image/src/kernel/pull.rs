@@ -118,6 +118,7 @@ pub async fn pull_from(
             imported_at: request.imported_at,
             pvh: assembled.pvh,
             boot_modules: assembled.boot_modules,
+            vsock_modules: assembled.vsock_modules,
             module_count: assembled.module_count,
             modules_size: assembled.modules_size,
             modules_digest: assembled.modules_digest,

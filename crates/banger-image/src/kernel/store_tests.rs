@@ -15,6 +15,7 @@ fn manifest(name: &str, source: &str) -> Manifest {
         imported_at: "2026-01-01T00:00:00Z".into(),
         pvh: true,
         boot_modules: vec!["kernel/a.ko".into()],
+        vsock_modules: vec![],
         module_count: 1,
         modules_size: 1,
         modules_digest: "00".into(),

@@ -23,6 +23,16 @@ pub trait BaseFile {
     fn clear(&mut self, offset: u64, length: u64) -> io::Result<()>;
 }
 
+impl<W: BaseFile + ?Sized> BaseFile for &mut W {
+    fn store(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        (**self).store(bytes, offset)
+    }
+
+    fn clear(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        (**self).clear(offset, length)
+    }
+}
+
 impl BaseFile for &File {
     fn store(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(bytes, offset)

@@ -414,3 +414,78 @@ fn gnu_name(bytes: &[u8]) -> Result<Vec<u8>, TarError> {
     }
     Ok(name.to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lends at most `piece` bytes at a time.
+    struct Slow<'a> {
+        bytes: &'a [u8],
+        piece: usize,
+    }
+
+    impl Stream for Slow<'_> {
+        fn fill(&mut self) -> Result<&[u8], StreamError> {
+            Ok(&self.bytes[..self.piece.min(self.bytes.len())])
+        }
+
+        fn consume(&mut self, count: usize) {
+            self.bytes = &self.bytes[count..];
+        }
+    }
+
+    fn member(flag: u8, name: &str, content: &[u8]) -> Vec<u8> {
+        let mut block = [0; BLOCK];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        block[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+        block[148..156].fill(b' ');
+        block[156] = flag;
+        block[257..263].copy_from_slice(b"ustar\0");
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        let mut bytes = [&block[..], content].concat();
+        bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+        bytes
+    }
+
+    #[test]
+    fn entries_do_not_depend_on_how_the_bytes_come() {
+        let content: Vec<u8> = (0..3000_u32).map(|n| n as u8).collect();
+        let bytes = [
+            member(b'x', "x", b"12 path=abc\n"),
+            member(b'0', "other", &content),
+            member(b'5', "unread", &[]),
+            member(b'0', "skipped", &content),
+            member(b'0', "last", b"1"),
+            vec![0; 1024],
+        ]
+        .concat();
+        for piece in [1, 7, 511, 512, 513, 4096, usize::MAX] {
+            let mut stream = Slow {
+                bytes: &bytes,
+                piece,
+            };
+            let mut reader = Reader::new(&mut stream, true);
+            let mut seen = Vec::new();
+            while let Some(entry) = reader.next_entry().unwrap() {
+                let mut content = Vec::new();
+                if entry.path != b"skipped" {
+                    while let Some(Piece::Data(bytes)) = reader.piece().unwrap() {
+                        content.extend_from_slice(bytes);
+                    }
+                }
+                seen.push((String::from_utf8(entry.path).unwrap(), content));
+            }
+            reader.drain().unwrap();
+            assert_eq!(reader.offset(), bytes.len() as u64);
+            let expected = [
+                ("abc".to_owned(), content.clone()),
+                ("unread".to_owned(), Vec::new()),
+                ("skipped".to_owned(), Vec::new()),
+                ("last".to_owned(), b"1".to_vec()),
+            ];
+            assert_eq!(seen, expected, "{piece}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ pub struct Assembled {
     pub size: u64,
     pub pvh: bool,
     pub boot_modules: Vec<String>,
+    pub vsock_modules: Vec<String>,
     pub module_count: usize,
     pub modules_size: u64,
     pub modules_digest: String,
@@ -52,6 +53,7 @@ pub fn assemble(mut contents: Contents, target: &Path) -> Result<Assembled, Kern
         pvh: image.pvh,
         kernel_version: image.version,
         boot_modules: Vec::new(),
+        vsock_modules: Vec::new(),
         module_count: 0,
         modules_size: 0,
         modules_digest: String::new(),
@@ -110,19 +112,21 @@ fn write_modules(tree: Tree, target: &Path, assembled: &mut Assembled) -> Result
         });
     }
     let selection = feature::select(&modules, &version)?;
-    assembled.boot_modules = selection.boot.iter().map(|m| m.path.clone()).collect();
-    assembled.module_count = selection.extra.len();
+    let paths = |modules: &[&Module]| modules.iter().map(|m| m.path.clone()).collect();
+    assembled.boot_modules = paths(&selection.boot);
+    assembled.vsock_modules = paths(&selection.vsock);
+    assembled.module_count = selection.kept.len();
 
     let root = store::modules_in(target);
     std::fs::create_dir(&root).map_err(KernelError::io("create", &root))?;
-    for module in &selection.extra {
+    for module in &selection.kept {
         let to = root.join(&module.path);
         if let (Some(from), Some(parent)) = (files.get(&module.path), to.parent()) {
             std::fs::create_dir_all(parent).map_err(KernelError::io("create", parent))?;
             std::fs::rename(from, &to).map_err(KernelError::io("write", &to))?;
         }
     }
-    let mut lists = module_index::render(&modules, &selection.extra)?;
+    let mut lists = module_index::render(&modules, &selection.kept)?;
     lists.extend(tree.builtin.map(|bytes| ("modules.builtin", bytes)));
     lists.extend(
         tree.builtin_info

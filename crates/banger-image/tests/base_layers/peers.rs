@@ -1,0 +1,313 @@
+//! Other programs see in a base what they themselves make of the same layers: `umoci unpack`
+//! merges, GNU tar writes archives of a real tree, the host's kernel mounts, `fsck.erofs` checks.
+
+use std::fs::{self, File, FileTimes};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, chown, lchown, symlink};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use banger_image::digest::Digest;
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat};
+use tempfile::TempDir;
+
+use crate::compare::{assert_same, tree};
+use crate::merge::CASES;
+use crate::mounted::{Mounted, has, is_root, run};
+use crate::script::layer;
+
+/// An OCI layout with one image named `x`.
+fn layout(directory: &Path, layers: &[Vec<u8>]) {
+    let blobs = directory.join("blobs/sha256");
+    fs::create_dir_all(&blobs).expect("make a directory");
+    let blob = |bytes: &[u8], kind: &str| {
+        let digest = Digest::of(bytes);
+        fs::write(blobs.join(digest.hex()), bytes).expect("write a blob");
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{digest}","size":{}"#,
+            bytes.len()
+        )
+    };
+    let diff_ids: Vec<_> = layers
+        .iter()
+        .map(|layer| format!("\"{}\"", Digest::of(layer)))
+        .collect();
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+        diff_ids.join(",")
+    );
+    let descriptors: Vec<_> = layers
+        .iter()
+        .map(|layer| blob(layer, "layer.v1.tar") + "}")
+        .collect();
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"config":{}}},"layers":[{}]}}"#,
+        blob(config.as_bytes(), "config.v1+json"),
+        descriptors.join(",")
+    );
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{},"annotations":{{"org.opencontainers.image.ref.name":"x"}}}}]}}"#,
+        blob(manifest.as_bytes(), "manifest.v1+json")
+    );
+    fs::write(directory.join("index.json"), index).expect("write the index");
+    fs::write(
+        directory.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .expect("write the layout");
+}
+
+#[test]
+fn umoci_merges_alike() {
+    if !has("umoci") || !is_root() {
+        return;
+    }
+    for (name, layers, _) in CASES.iter().filter(|(_, layers, _)| !layers.is_empty()) {
+        let directory = TempDir::with_prefix("umoci-").expect("a temporary directory");
+        let mut layers: Vec<_> = layers.iter().map(|text| layer(text)).collect();
+        // Both make implicit parents, but only one of them with the time of day and an umask; the
+        // root is made explicit for the same reason.
+        layers.insert(0, layer("d ./"));
+        layout(directory.path(), &layers);
+        let image = format!("{}:x", directory.path().display());
+        let bundle = directory.path().join("bundle");
+        let bundle_text = bundle.display().to_string();
+        run("umoci", ["unpack", "--image", &image, &bundle_text]);
+        let (base, _) = crate::base(&layers).expect("a base");
+        let Some(mounted) = Mounted::new(&base) else {
+            return;
+        };
+        assert_same(
+            name,
+            &tree(&mounted.root(), false),
+            &tree(&bundle.join("rootfs"), false),
+        );
+    }
+}
+
+/// A tree with one of everything a host can make.
+fn everything(root: &Path) {
+    let at = |name: &str| root.join(name);
+    let odd = root.join(std::ffi::OsStr::from_bytes(b"caf\xe9 \"'\\$\nx"));
+    fs::create_dir_all(at("dir/sub")).expect("make a directory");
+    for (path, length) in [
+        ("empty", 0),
+        ("one", 1),
+        ("tail", 5000),
+        ("block", 8192),
+        ("big", 300_000),
+    ] {
+        let content: Vec<u8> = (0..length).map(|n: u32| (n / 3) as u8).collect();
+        fs::write(at(path), content).expect("write a file");
+    }
+    fs::write(&odd, "odd").expect("write a file");
+    fs::write(at(&"n".repeat(255)), "long").expect("write a file");
+    let deep = at("dir").join(["p".repeat(200).as_str(); 4].join("/"));
+    fs::create_dir_all(&deep).expect("make a directory");
+    fs::write(deep.join("deep"), "deep").expect("write a file");
+    for (name, target) in [
+        ("short", "one"),
+        ("dangling", "/no/where"),
+        ("long", &"t/".repeat(2047)),
+    ] {
+        symlink(target, at("dir").join(name)).expect("make a symlink");
+    }
+    fs::hard_link(at("big"), at("dir/sub/big-too")).expect("link");
+    fs::hard_link(at("dir/short"), at("short-too")).expect("link");
+    for (name, kind, major, minor) in [
+        ("char", FileType::CharacterDevice, 1, 3),
+        ("block", FileType::BlockDevice, 259, 70_000),
+        ("fifo", FileType::Fifo, 0, 0),
+    ] {
+        let mode = Mode::from_raw_mode(0o640);
+        mknodat(CWD, at("dir").join(name), kind, mode, makedev(major, minor)).expect("mknod");
+    }
+    let sparse = File::create(at("sparse")).expect("make a file");
+    sparse.set_len(40 << 20).expect("lengthen");
+    for (offset, byte) in [(0, b'a'), (7 << 20, b'b'), ((40 << 20) - 4096, b'c')] {
+        sparse.write_all_at(&[byte; 4096], offset).expect("write");
+    }
+    File::create(at("hole"))
+        .expect("make a file")
+        .set_len(1 << 20)
+        .expect("lengthen");
+
+    chown(at("one"), Some(4_000_000_000), Some(70_000)).expect("chown");
+    lchown(at("dir/dangling"), Some(12), Some(13)).expect("chown");
+    for (path, mode) in [
+        ("tail", 0o4755),
+        ("block", 0o2711),
+        ("dir/sub", 0o1777),
+        ("empty", 0o000),
+    ] {
+        fs::set_permissions(at(path), fs::Permissions::from_mode(mode)).expect("chmod");
+    }
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let acl: Vec<u8> = [
+        &[2, 0, 0, 0][..],
+        &[1, 0, 6, 0, 255, 255, 255, 255],
+        &[2, 0, 4, 0, 232, 3, 0, 0],
+        &[4, 0, 4, 0, 255, 255, 255, 255],
+        &[16, 0, 4, 0, 255, 255, 255, 255],
+        &[32, 0, 0, 0, 255, 255, 255, 255],
+    ]
+    .concat();
+    for (path, name, value) in [
+        ("big", "security.capability", &capability[..]),
+        ("big", "user.note", b"\0binary\xff"),
+        ("big", "trusted.note", &[b't'; 3000]),
+        ("dir/sub", "system.posix_acl_default", &acl),
+        ("tail", "system.posix_acl_access", &acl),
+        ("dir", "user.note", b"on a directory"),
+    ] {
+        rustix::fs::lsetxattr(at(path), name, value, XattrFlags::empty())
+            .expect("set an attribute");
+    }
+    let epoch = SystemTime::UNIX_EPOCH;
+    for (path, time) in [
+        ("one", epoch + Duration::new(1_700_000_000, 123_456_789)),
+        ("tail", epoch - Duration::new(100, 250_000_000)),
+        ("block", epoch + Duration::from_secs(7_258_118_400)),
+        ("dir/sub", epoch + Duration::new(5, 6)),
+    ] {
+        let file = File::open(at(path)).expect("open");
+        file.set_times(FileTimes::new().set_modified(time))
+            .expect("set times");
+    }
+}
+
+#[test]
+fn gnu_tar_archives_come_out_as_they_went_in() {
+    if !has("tar") || !is_root() {
+        return;
+    }
+    let directory = TempDir::with_prefix("tree-").expect("a temporary directory");
+    let root = directory.path().join("root");
+    fs::create_dir(&root).expect("make a directory");
+    everything(&root);
+    let attributes = ["--xattrs", "--xattrs-include=*"];
+    for options in [
+        &["--format=pax"][..],
+        &["--format=pax", "--sparse", "--sparse-version=0.0"],
+        &["--format=pax", "--sparse", "--sparse-version=0.1"],
+        &["--format=pax", "--sparse", "--sparse-version=1.0"],
+    ] {
+        let archive = run(
+            "tar",
+            ["--numeric-owner", "-cf", "-"]
+                .iter()
+                .chain(options)
+                .chain(&attributes)
+                .map(|text| std::ffi::OsString::from(*text))
+                .chain(["-C".into(), root.clone().into(), ".".into()]),
+        );
+        let (base, _) = crate::base(&[archive]).expect("a base");
+        let Some(mounted) = Mounted::new(&base) else {
+            return;
+        };
+        let what = format!("{options:?}");
+        assert_same(&what, &tree(&mounted.root(), true), &tree(&root, true));
+        fsck(&base);
+    }
+}
+
+/// GNU's own format has neither attributes nor fractions of seconds, so a tree without them.
+#[test]
+fn gnu_format_comes_out_as_it_went_in() {
+    if !has("tar") || !is_root() {
+        return;
+    }
+    let directory = TempDir::with_prefix("tree-").expect("a temporary directory");
+    let root = directory.path().join("root");
+    fs::create_dir(&root).expect("make a directory");
+    everything(&root);
+    let tar = |options: &[&str], input: &Path| {
+        run(
+            "tar",
+            options.iter().map(std::ffi::OsString::from).chain([
+                "-C".into(),
+                input.into(),
+                ".".into(),
+            ]),
+        )
+    };
+    let archive = tar(
+        &["--numeric-owner", "--format=gnu", "--sparse", "-cf", "-"],
+        &root,
+    );
+    let file = directory.path().join("gnu.tar");
+    fs::write(&file, &archive).expect("write the archive");
+    let copy = directory.path().join("copy");
+    fs::create_dir(&copy).expect("make a directory");
+    run(
+        "tar",
+        [
+            "-xpf".as_ref(),
+            file.as_os_str(),
+            "--numeric-owner".as_ref(),
+            "-C".as_ref(),
+            copy.as_os_str(),
+        ],
+    );
+    let (base, _) = crate::base(&[archive]).expect("a base");
+    let Some(mounted) = Mounted::new(&base) else {
+        return;
+    };
+    assert_same("gnu", &tree(&mounted.root(), true), &tree(&copy, true));
+}
+
+/// Lists in tar's own text form, with the names left out.
+#[test]
+fn acl_records_of_gnu_tar() {
+    if !has("tar") || !has("setfacl") || !is_root() {
+        return;
+    }
+    let directory = TempDir::with_prefix("acl-").expect("a temporary directory");
+    let root = directory.path().join("root");
+    fs::create_dir_all(root.join("dir")).expect("make a directory");
+    fs::write(root.join("file"), "x").expect("write a file");
+    let at = |name: &str| root.join(name).display().to_string();
+    // Ids that no user of the host has, so that tar cannot write names for them.
+    run("setfacl", ["-m", "u:71234:rw,g:71235:r,m::rw", &at("file")]);
+    run("setfacl", ["-d", "-m", "u:71234:rwx,u:0:r", &at("dir")]);
+    let archive = run(
+        "tar",
+        ["--acls", "--format=pax", "-cf", "-", "-C", &at(""), "."],
+    );
+    assert!(
+        archive
+            .windows(18)
+            .any(|window| window == b"SCHILY.acl.access=")
+    );
+    let (base, _) = crate::base(&[archive]).expect("a base");
+    let Some(mounted) = Mounted::new(&base) else {
+        return;
+    };
+    assert_same("acl", &tree(&mounted.root(), true), &tree(&root, true));
+}
+
+/// Checks a base with `fsck.erofs`, if it is one that knows the features used here.
+fn fsck(base: &[u8]) {
+    let needs = "skipped: fsck.erofs >= 1.8";
+    let Ok(output) = std::process::Command::new("fsck.erofs").arg("-V").output() else {
+        eprintln!("{needs}");
+        return;
+    };
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let version = text
+        .split_whitespace()
+        .find_map(|word| {
+            let (major, rest) = word.trim_start_matches('v').split_once('.')?;
+            let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+        })
+        .unwrap_or_default();
+    if version < (1, 8) {
+        eprintln!("{needs}");
+        return;
+    }
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(file.path(), base).expect("write the base");
+    run("fsck.erofs", [file.path().as_os_str()]);
+}
