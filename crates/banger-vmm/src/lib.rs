@@ -8,6 +8,16 @@
 //! Limits: one VMM process is one machine; a driver never retries a launch; nothing here writes
 //! outside the jail directory and the machine's cgroup.
 
+pub mod console;
+pub mod fake;
+pub mod jail;
+mod log;
+pub mod probe;
+pub mod qemu;
+mod socket;
+pub mod uid;
+mod validate;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +47,11 @@ pub mod jail_path {
     pub const CONSOLE_LOG: &str = "console.log";
     /// What the VMM printed on stdout and stderr, bounded.
     pub const VMM_LOG: &str = "vmm.log";
+    /// FIFO between the VMM's stdout and stderr and [`VMM_LOG`]: while nobody reads it, the kernel
+    /// keeps 64 KiB and the VMM's further words are dropped.
+    pub const VMM_FIFO: &str = "vmm.fifo";
+    /// Guest memory, where it is a file.
+    pub const MEMORY: &str = "memory";
     /// Written by the launcher before it becomes the VMM: process id and start time.
     pub const PROCESS: &str = "process.json";
 }
