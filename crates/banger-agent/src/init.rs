@@ -22,16 +22,13 @@ const PORT_PATIENCE: Duration = Duration::from_secs(10);
 /// console and stops.
 pub fn run() -> Result<(), BootError> {
     let mut progress = Progress::default();
-    progress.phase("kernel");
-    mount_early()?;
-    modules::load(&mut progress);
-    progress.phase("modules");
+    prepare(&mut progress)?;
     // Ctrl-Alt-Del is a signal to us rather than a reset.
     progress.tolerate(
         "take Ctrl-Alt-Del",
         rustix::system::reboot(rustix::system::RebootCommand::CadOff),
     );
-    let port = find_port()?;
+    let port = find_port(PORT_NAME)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -39,6 +36,15 @@ pub fn run() -> Result<(), BootError> {
     runtime
         .block_on(serve(progress, &port))
         .map_err(BootError::io("serve", port.display().to_string()))
+}
+
+/// Devices and their drivers.
+pub fn prepare(progress: &mut Progress) -> Result<(), BootError> {
+    progress.phase("kernel");
+    mount_early()?;
+    modules::load(progress);
+    progress.phase("modules");
+    Ok(())
 }
 
 /// /dev before all: random numbers come from there.
@@ -55,18 +61,17 @@ fn mount_early() -> Result<(), BootError> {
     Ok(())
 }
 
-fn find_port() -> Result<PathBuf, BootError> {
+/// The device of the port with this name, once it is there.
+pub fn find_port(name: &str) -> Result<PathBuf, BootError> {
     let start = Instant::now();
     loop {
-        let found = port::find(Path::new("/sys"), PORT_NAME);
+        let found = port::find(Path::new("/sys"), name);
         if let Ok(Some(path)) = found {
             return Ok(path);
         }
         if start.elapsed() > PORT_PATIENCE {
             let none = io::Error::from(io::ErrorKind::NotFound);
-            return Err(BootError::io("find", PORT_NAME)(
-                found.err().unwrap_or(none),
-            ));
+            return Err(BootError::io("find", name)(found.err().unwrap_or(none)));
         }
         std::thread::sleep(Duration::from_millis(1));
     }
