@@ -52,7 +52,7 @@ pub const GENERATION: u16 = 1;
 
 /// Credit a stream starts with in each direction, where its receiver is this code. Large enough
 /// that a guest under emulation keeps its pipe full, small enough to hold for every stream.
-pub const WINDOW: u32 = 256 * 1024;
+pub const WINDOW: u32 = 1024 * 1024;
 
 /// Smallest window a peer may announce: one frame must always fit.
 pub const MIN_WINDOW: u32 = 64 * 1024;
