@@ -1,0 +1,26 @@
+//! `banger daemon start`.
+
+use clap::Args;
+
+use crate::commands::Context;
+use crate::failure::Outcome;
+use crate::output;
+
+/// Start bangerd in the background, if it does not run
+///
+/// Other commands do that by themselves. As root it is the host's daemon, with everything in
+/// /etc/banger, /var/lib/banger and /run/banger; else your own, in the XDG directories;
+/// BANGER_ROOT=DIR puts all of it below one directory.
+#[derive(Debug, Args)]
+pub struct Start {}
+
+pub async fn run(context: &Context, _args: Start) -> Outcome {
+    let client = context.client().await?;
+    let daemon = client.daemon();
+    if context.json {
+        output::print_json(daemon)?;
+    } else {
+        output::print(&format!("bangerd runs as process {}\n", daemon.pid))?;
+    }
+    Ok(0)
+}

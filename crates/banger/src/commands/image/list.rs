@@ -1,0 +1,78 @@
+//! `banger image list`.
+
+use banger_protocol::api::image::{Image, ImageList};
+use banger_protocol::api::path;
+use banger_protocol::size;
+use clap::Args;
+use time::OffsetDateTime;
+
+use crate::commands::Context;
+use crate::failure::Outcome;
+use crate::output::{self, Align, Table};
+
+/// List images
+#[derive(Debug, Args)]
+pub struct List {}
+
+pub async fn run(context: &Context, _args: List) -> Outcome {
+    let client = context.client().await?;
+    let list: ImageList = client.get(path::IMAGES).await?;
+    if context.json {
+        output::print_json(&list)?;
+    } else if context.quiet {
+        let names: String = list
+            .images
+            .iter()
+            .map(|image| format!("{}\n", image.name))
+            .collect();
+        output::print(&names)?;
+    } else {
+        output::print(&table(&list.images, OffsetDateTime::now_utc()))?;
+    }
+    Ok(0)
+}
+
+fn table(images: &[Image], now: OffsetDateTime) -> String {
+    let mut table = Table::new(&[
+        ("NAME", Align::Left),
+        ("SOURCE", Align::Left),
+        ("DIGEST", Align::Left),
+        ("SIZE", Align::Right),
+        ("KERNEL", Align::Left),
+        ("VMS", Align::Right),
+        ("CREATED", Align::Left),
+    ]);
+    for image in images {
+        table.row([
+            image.name.to_string(),
+            image.source.clone(),
+            output::short_digest(&image.digest).to_owned(),
+            size::format(image.size_bytes),
+            image
+                .kernel
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), ToString::to_string),
+            image.used_by.len().to_string(),
+            format!("{} ago", output::age(image.created_at, now)),
+        ]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::example;
+    use super::*;
+
+    #[test]
+    fn the_table() {
+        let debian = Image {
+            kernel: Some("debian-6.1-cloud".parse().unwrap()),
+            used_by: vec!["web".into(), "db".into()],
+            ..example("debian-12", "catalog:debian-12")
+        };
+        let app = example("app-1", "ghcr.io/team/app:1");
+        let now = app.created_at + time::Duration::days(3);
+        insta::assert_snapshot!(table(&[debian, app], now));
+    }
+}

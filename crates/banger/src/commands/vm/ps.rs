@@ -1,0 +1,33 @@
+//! `banger ps`.
+
+use banger_protocol::api::path;
+use banger_protocol::api::vm::{VmList, VmState};
+use clap::Args;
+
+use super::list;
+use crate::commands::Context;
+use crate::failure::Outcome;
+
+/// List running machines; with -a all of them
+#[derive(Debug, Args)]
+pub struct Ps {
+    /// Also those that do not run
+    #[arg(long, short)]
+    all: bool,
+}
+
+pub async fn run(context: &Context, args: Ps) -> Outcome {
+    let client = context.client().await?;
+    let mut list: VmList = client.get(path::VMS).await?;
+    list.vms.retain(|vm| args.all || has_machine(vm.state));
+    list::print(context, &list)?;
+    Ok(0)
+}
+
+/// A VMM process may run for it.
+fn has_machine(state: VmState) -> bool {
+    match state {
+        VmState::Starting | VmState::Running | VmState::Unresponsive | VmState::Stopping => true,
+        VmState::Created | VmState::Stopped | VmState::Failed | VmState::Deleting => false,
+    }
+}
