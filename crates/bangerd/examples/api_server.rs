@@ -17,7 +17,6 @@ mod support;
 use std::io::Write as _;
 
 use serde_json::json;
-use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UnixStream};
 
 use support::{World, tar};
@@ -56,8 +55,9 @@ async fn main() {
             });
         }
     });
-    let mut nothing = Vec::new();
-    let _ = tokio::io::stdin().read_to_end(&mut nothing).await;
+    let ended =
+        tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    let _ = ended.await;
     bridge.abort();
     daemon.stop().await;
 }

@@ -152,7 +152,8 @@ impl Agent {
         };
         let tasks = [
             tokio::spawn(keep_link(machine, fresh, sender, notices.clone())),
-            tokio::spawn(heartbeats(agent.clone(), notices)),
+            // One that was taken over may have been silent; its first heartbeat is told.
+            tokio::spawn(heartbeats(agent.clone(), notices, !fresh)),
         ];
         (agent, Keeper { tasks }, inbox)
     }
@@ -336,8 +337,7 @@ async fn events(link: &Link, notices: &mpsc::Sender<Notice>) {
 }
 
 /// Asks again and again whether the agent is there, and tells when that changes.
-async fn heartbeats(agent: Agent, notices: mpsc::Sender<Notice>) {
-    let mut silent = false;
+async fn heartbeats(agent: Agent, notices: mpsc::Sender<Notice>, mut silent: bool) {
     loop {
         sleep(if silent {
             agent.settings.heartbeat.min(Duration::from_secs(1))

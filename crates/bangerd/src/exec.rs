@@ -23,7 +23,7 @@ use banger_protocol::exec::Frame;
 use banger_protocol::link::{FrameBuf, LinkStream, StreamReader, StreamWriter, is_link_lost};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
@@ -56,6 +56,24 @@ pub struct GuestExec {
     /// This client started it, so its hang-up ends it.
     pub(crate) owned: bool,
     pub(crate) terminal: bool,
+    /// Counts a client of `main` until it has gone.
+    pub(crate) _guard: Option<JoinGuard>,
+}
+
+/// One client more while it lives.
+pub(crate) struct JoinGuard(watch::Sender<usize>);
+
+impl JoinGuard {
+    pub(crate) fn new(count: watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        JoinGuard(count)
+    }
+}
+
+impl Drop for JoinGuard {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 /// How a joined client ended.

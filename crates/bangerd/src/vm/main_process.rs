@@ -4,9 +4,13 @@
 //! that is given is exactly what runs: unlike `docker run` the image's entrypoint is not put before
 //! it, since the command names a program of the machine and not an argument of the image's.
 
+use banger_protocol::agent::{ProcessSpec, Terminal};
+use banger_protocol::api::exec::ExecRequest;
 use banger_protocol::api::image::ImageConfig;
 use banger_protocol::api::vm::InitChoice;
 use banger_protocol::bytes::ByteString;
+
+use super::spec::VmSpec;
 
 /// The command of `main`; `None` where there is nothing to run but the machine itself.
 ///
@@ -60,18 +64,73 @@ fn last_component(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The exit code of a process as a shell tells it: 128 + n where signal n ended it.
-pub fn shell_exit_code(code: Option<i32>, signal: Option<i32>) -> i32 {
-    match (code, signal) {
-        (Some(code), _) => code,
-        (None, Some(signal)) => 128i32.saturating_add(signal),
-        (None, None) => 255,
+/// The spec's own `main`, without a terminal and without input.
+pub fn process_spec(spec: &VmSpec, command: Vec<ByteString>) -> ProcessSpec {
+    requested_process(
+        spec,
+        ExecRequest {
+            command,
+            ..ExecRequest::default()
+        },
+    )
+}
+
+/// What a request runs: its own words first, then the VM's, then the image's.
+pub fn requested_process(spec: &VmSpec, request: ExecRequest) -> ProcessSpec {
+    let image = &spec.image_config;
+    let image_env = image
+        .env
+        .iter()
+        .map(|variable| ByteString(variable.as_bytes().to_vec()));
+    let word = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let own_workdir = request.workdir.is_some() || spec.workdir.is_some();
+    ProcessSpec {
+        argv: request.command,
+        env: merge_env(
+            image_env
+                .chain(spec.env.iter().cloned())
+                .chain(request.env),
+        ),
+        user: request
+            .user
+            .or_else(|| spec.user.clone())
+            .or_else(|| word(&image.user)),
+        workdir: request
+            .workdir
+            .or_else(|| spec.workdir.clone())
+            .or_else(|| word(&image.workdir).map(|path| ByteString(path.into_bytes()))),
+        // An image may name a directory it does not have; a person who does has mistyped.
+        make_workdir: !own_workdir,
+        terminal: request.terminal.map(|size| Terminal {
+            rows: size.rows,
+            columns: size.columns,
+            term: None,
+        }),
+        stdin: request.stdin,
     }
+}
+
+/// Later values replace earlier ones in their place. What has no name is left out.
+fn merge_env(variables: impl Iterator<Item = ByteString>) -> Vec<ByteString> {
+    let mut merged: Vec<ByteString> = Vec::new();
+    for variable in variables {
+        let Some(end) = variable.0.iter().position(|byte| *byte == b'=') else {
+            continue;
+        };
+        // With the sign, so that no name is taken for the beginning of another.
+        let name = &variable.0[..=end];
+        match merged.iter_mut().find(|known| known.0.starts_with(name)) {
+            Some(known) => *known = variable,
+            None => merged.push(variable),
+        }
+    }
+    merged
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::spec::tests::row;
 
     fn words(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
@@ -120,10 +179,46 @@ mod tests {
         }
     }
 
+    fn bytes(text: &str) -> ByteString {
+        ByteString(text.as_bytes().to_vec())
+    }
+
     #[test]
-    fn exit_codes() {
-        assert_eq!(shell_exit_code(Some(3), None), 3);
-        assert_eq!(shell_exit_code(None, Some(9)), 137);
-        assert_eq!(shell_exit_code(None, None), 255);
+    fn a_request_comes_before_the_vm_and_the_vm_before_its_image() {
+        let mut spec = row("web").spec;
+        spec.image_config = ImageConfig {
+            env: words("A=image AB=image C=image nonsense"),
+            user: "image".to_owned(),
+            workdir: "/image".to_owned(),
+            ..ImageConfig::default()
+        };
+        let process = process_spec(&spec, vec![bytes("x")]);
+        assert_eq!(process.user.as_deref(), Some("image"));
+        assert_eq!(process.workdir, Some(bytes("/image")));
+        assert!(process.make_workdir && !process.stdin);
+
+        spec.env = vec![bytes("A=vm"), bytes("D=vm")];
+        spec.user = Some("vm".to_owned());
+        spec.workdir = Some(bytes("/vm"));
+        let process = process_spec(&spec, vec![bytes("x")]);
+        assert_eq!(process.user.as_deref(), Some("vm"));
+        assert_eq!(process.workdir, Some(bytes("/vm")));
+        assert!(!process.make_workdir);
+
+        let process = requested_process(
+            &spec,
+            ExecRequest {
+                env: vec![bytes("D=request=1"), bytes("E=")],
+                user: Some("request".to_owned()),
+                workdir: Some(bytes("/request")),
+                stdin: true,
+                ..ExecRequest::default()
+            },
+        );
+        let expected = ["A=vm", "AB=image", "C=image", "D=request=1", "E="].map(bytes);
+        assert_eq!(process.env, expected);
+        assert_eq!(process.user.as_deref(), Some("request"));
+        assert_eq!(process.workdir, Some(bytes("/request")));
+        assert!(process.argv.is_empty() && process.stdin);
     }
 }

@@ -11,6 +11,8 @@ use banger_vmm::MachineRecord;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::agent::Hello;
+
 /// Least guest memory: below it the kernel with its initramfs does not come up.
 pub const MIN_MEMORY_MIB: u64 = 64;
 /// Least writable disk: an ext4 with a journal and room for a few files.
@@ -95,6 +97,8 @@ pub struct Observed {
     pub started_at: Option<OffsetDateTime>,
     /// The machine, from its launch until its resources are released.
     pub machine: Option<MachineRecord>,
+    /// The host's boot in which it was launched.
+    pub host_boot: Option<String>,
     /// Names the guest's boot; another one means that its processes are gone.
     pub boot: Option<Boot>,
     pub timings: Vec<Timing>,
@@ -105,6 +109,19 @@ pub struct Observed {
 pub struct Boot {
     pub id: String,
     pub agent_generation: u32,
+}
+
+impl Boot {
+    pub fn of(hello: Hello) -> Boot {
+        Boot {
+            id: hello
+                .boot_id
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+            agent_generation: u32::from(hello.generation),
+        }
+    }
 }
 
 /// What this host and its configuration allow.
