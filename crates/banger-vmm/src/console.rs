@@ -48,7 +48,10 @@ pub fn panic_line(text: &str) -> Option<&str> {
 }
 
 pub(crate) fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
@@ -156,7 +159,10 @@ mod tests {
     #[test]
     fn a_panic_is_found_by_its_line() {
         let text = "[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs\n[    1.3] CPU: 0\n[    1.4] ---[ end Kernel panic - not syncing: VFS ]---\n";
-        assert_eq!(panic_line(text), Some("Kernel panic - not syncing: VFS: Unable to mount root fs"));
+        assert_eq!(
+            panic_line(text),
+            Some("Kernel panic - not syncing: VFS: Unable to mount root fs")
+        );
         assert_eq!(panic_line("all is well"), None);
     }
 

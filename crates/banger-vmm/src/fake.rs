@@ -177,7 +177,9 @@ impl FakeVmm {
             Some(Fault::Stall) => std::future::pending().await,
             Some(Fault::Die(reason)) => {
                 if let Some(state) = state {
-                    state.end(Exit::Died { reason: reason.clone() });
+                    state.end(Exit::Died {
+                        reason: reason.clone(),
+                    });
                 }
                 match call {
                     Call::Launch => Err(VmmError::Launch { reason }),
@@ -407,7 +409,10 @@ mod tests {
         let record = machine.record().clone();
         drop(machine);
         let machine = vmm.adopt(record.clone()).await.unwrap().unwrap();
-        let other = MachineRecord { start_time: 1, ..record.clone() };
+        let other = MachineRecord {
+            start_time: 1,
+            ..record.clone()
+        };
         assert!(vmm.adopt(other).await.unwrap().is_none());
         let (killed, exit) = tokio::join!(machine.kill(), machine.wait());
         killed.unwrap();
@@ -429,11 +434,19 @@ mod tests {
         assert!(machine.kill().await.is_err());
         vmm.set_fault(Call::Connect, Some(Fault::Die("bang".into())));
         assert!(matches!(machine.connect(1).await, Err(VmmError::Gone)));
-        assert_eq!(machine.wait().await, Exit::Died { reason: "bang".into() });
+        assert_eq!(
+            machine.wait().await,
+            Exit::Died {
+                reason: "bang".into()
+            }
+        );
         machine.kill().await.unwrap();
         assert!(!vmm.end("0abc", Exit::Reboot));
         let mut bad = example();
         bad.vcpus = 65;
-        assert!(matches!(vmm.launch(bad).await, Err(VmmError::InvalidConfig(_))));
+        assert!(matches!(
+            vmm.launch(bad).await,
+            Err(VmmError::InvalidConfig(_))
+        ));
     }
 }

@@ -141,10 +141,16 @@ pub(crate) async fn launch(
 ) -> Result<Launched, String> {
     let message = serde_json::to_vec(spec).map_err(|error| error.to_string())?;
     if message.len() > MESSAGE_LIMIT {
-        return Err(format!("a launch spec of {} bytes is too long", message.len()));
+        return Err(format!(
+            "a launch spec of {} bytes is too long",
+            message.len()
+        ));
     }
     let start = |error: std::io::Error| {
-        format!("cannot start the launcher {}: {error}", launcher.program.display())
+        format!(
+            "cannot start the launcher {}: {error}",
+            launcher.program.display()
+        )
     };
     // Not tokio's Command: it would reap the child behind our back once its handle is dropped.
     let mut child = std::process::Command::new(&launcher.program)
@@ -216,12 +222,8 @@ pub(crate) fn open_fifo(
     use rustix::fs::{FileType, OFlags, fstat};
     // Read and write, so that neither end ever waits for or misses the other.
     let flags = OFlags::RDWR | OFlags::NONBLOCK;
-    let fifo = banger_host::files::open_beneath(
-        directory.fd(),
-        std::path::Path::new(name),
-        flags,
-        0,
-    )?;
+    let fifo =
+        banger_host::files::open_beneath(directory.fd(), std::path::Path::new(name), flags, 0)?;
     if FileType::from_raw_mode(fstat(&fifo)?.st_mode) != FileType::Fifo {
         return Err(std::io::Error::new(
             std::io::ErrorKind::PermissionDenied,

@@ -71,7 +71,9 @@ impl BoundedLog {
         let keep = self.length.min(self.cap / 2);
         let mut tail = Vec::new();
         self.file.seek(SeekFrom::Start(self.length - keep))?;
-        Read::by_ref(&mut self.file).take(keep).read_to_end(&mut tail)?;
+        Read::by_ref(&mut self.file)
+            .take(keep)
+            .read_to_end(&mut tail)?;
         let start = tail
             .iter()
             .position(|byte| *byte == b'\n')
@@ -156,9 +158,8 @@ pub(crate) async fn pump(
             }
             continue;
         }
-        let earned = refilled.elapsed().as_millis().min(60_000) as i64
-            * i64::from(rate.per_second)
-            / 1000;
+        let earned =
+            refilled.elapsed().as_millis().min(60_000) as i64 * i64::from(rate.per_second) / 1000;
         if earned > 0 {
             refilled = Instant::now();
             budget = budget.saturating_add(earned).min(i64::from(rate.burst));
@@ -190,7 +191,8 @@ mod tests {
         let (path, fd) = directory();
         let mut log = BoundedLog::open(fd.as_fd(), "log", 1000, false).unwrap();
         for number in 0..500 {
-            log.append(format!("line {number:04}\n").as_bytes()).unwrap();
+            log.append(format!("line {number:04}\n").as_bytes())
+                .unwrap();
             let text = std::fs::read_to_string(path.path().join("log")).unwrap();
             assert!(text.len() <= 1000);
             assert!(text.starts_with("line ") && text.ends_with(&format!("line {number:04}\n")));
@@ -199,8 +201,14 @@ mod tests {
         let before = std::fs::metadata(path.path().join("log")).unwrap().len();
         let mut log = BoundedLog::open(fd.as_fd(), "log", 1000, false).unwrap();
         log.append(b"more\n").unwrap();
-        assert_eq!(std::fs::metadata(path.path().join("log")).unwrap().len(), before + 5);
-        BoundedLog::open(fd.as_fd(), "log", 1000, true).unwrap().append(&[b'x'; 5000]).unwrap();
+        assert_eq!(
+            std::fs::metadata(path.path().join("log")).unwrap().len(),
+            before + 5
+        );
+        BoundedLog::open(fd.as_fd(), "log", 1000, true)
+            .unwrap()
+            .append(&[b'x'; 5000])
+            .unwrap();
         assert_eq!(read_tail(fd.as_fd(), "log", 10_000).unwrap().len(), 1000);
         assert_eq!(read_tail(fd.as_fd(), "log", 3).unwrap(), b"xxx");
     }
@@ -213,10 +221,15 @@ mod tests {
         std::os::unix::fs::symlink(&outside, path.path().join("link")).unwrap();
         std::fs::hard_link(&outside, path.path().join("second-name")).unwrap();
         std::fs::create_dir(path.path().join("dir")).unwrap();
-        let status = std::process::Command::new("mkfifo").arg(path.path().join("fifo")).status();
+        let status = std::process::Command::new("mkfifo")
+            .arg(path.path().join("fifo"))
+            .status();
         assert!(status.unwrap().success());
         for name in ["link", "second-name", "dir", "fifo"] {
-            assert!(BoundedLog::open(fd.as_fd(), name, 1000, true).is_err(), "{name}");
+            assert!(
+                BoundedLog::open(fd.as_fd(), name, 1000, true).is_err(),
+                "{name}"
+            );
         }
         assert_eq!(std::fs::read_to_string(&outside).unwrap(), "kept");
     }
@@ -227,7 +240,10 @@ mod tests {
         let log = BoundedLog::open(fd.as_fd(), "log", 64 << 10, true).unwrap();
         let (mut writer, reader) = tokio::net::UnixStream::pair().unwrap();
         let (stop, stopped) = watch::channel(false);
-        let rate = Rate { per_second: 64 << 10, burst: 128 << 10 };
+        let rate = Rate {
+            per_second: 64 << 10,
+            burst: 128 << 10,
+        };
         let pumping = tokio::spawn(pump(reader, log, rate, stopped));
         let mut written = 0;
         let chunk = [b'y'; 4096];
@@ -237,13 +253,24 @@ mod tests {
                 written += chunk.len();
             }
         };
-        assert!(tokio::time::timeout(Duration::from_millis(500), flood).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(500), flood)
+                .await
+                .is_err()
+        );
         // Burst, a second's worth at most, and what the socket and one buffer hold.
-        assert!(written < (128 << 10) + (64 << 10) + (512 << 10), "{written}");
+        assert!(
+            written < (128 << 10) + (64 << 10) + (512 << 10),
+            "{written}"
+        );
         stop.send(true).unwrap();
         pumping.await.unwrap();
         let text = std::fs::read(path.path().join("log")).unwrap();
-        assert!(text.len() <= 64 << 10 && text.len() > 16 << 10, "{}", text.len());
+        assert!(
+            text.len() <= 64 << 10 && text.len() > 16 << 10,
+            "{}",
+            text.len()
+        );
     }
 
     #[tokio::test]

@@ -94,7 +94,8 @@ impl Qemu {
         clear(&directory, config.jail.uid).map_err(io("clear the remains of an earlier run in"))?;
         let log = machine::Streams::create(&directory, self.config.console_cap)
             .map_err(io("make log files in"))?;
-        let vmm_end = jail::open_fifo(&directory, jail_path::VMM_FIFO).map_err(io("open the FIFO in"))?;
+        let vmm_end =
+            jail::open_fifo(&directory, jail_path::VMM_FIFO).map_err(io("open the FIFO in"))?;
         let spec = LaunchSpec {
             directory: config.directory.clone(),
             program: binary.path.clone(),

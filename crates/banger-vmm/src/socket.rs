@@ -44,10 +44,18 @@ impl JailDirectory {
 
     /// Connects to the socket `name` that process `pid` listens on.
     pub(crate) async fn connect(&self, name: &str, pid: i32) -> io::Result<UnixStream> {
-        let socket = open_beneath(&self.fd, Path::new(name), OFlags::PATH | OFlags::NOFOLLOW, 0)?;
+        let socket = open_beneath(
+            &self.fd,
+            Path::new(name),
+            OFlags::PATH | OFlags::NOFOLLOW,
+            0,
+        )?;
         let mode = fstat(&socket)?.st_mode;
         if FileType::from_raw_mode(mode) != FileType::Socket {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "not a socket",
+            ));
         }
         let stream = UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await?;
         if stream.peer_cred()?.pid() != Some(pid) {
@@ -93,7 +101,12 @@ mod tests {
         std::os::unix::fs::symlink(path.join("real"), path.join("link")).unwrap();
         std::fs::write(path.join("file"), "").unwrap();
         let jail = JailDirectory::open(path).unwrap();
-        let cases = [("real", me(), true), ("real", 1, false), ("link", me(), false), ("file", me(), false)];
+        let cases = [
+            ("real", me(), true),
+            ("real", 1, false),
+            ("link", me(), false),
+            ("file", me(), false),
+        ];
         for (name, pid, works) in cases {
             assert_eq!(jail.connect(name, pid).await.is_ok(), works, "{name} {pid}");
         }

@@ -54,8 +54,7 @@ fn become_vmm(error_pipe: &OwnedFd) -> Result<Infallible, String> {
     if let Some(name) = &spec.jail.cgroup {
         join_cgroup(name);
     }
-    rustix::process::chdir(&spec.directory)
-        .deed(&format!("enter {}", spec.directory.display()))?;
+    rustix::process::chdir(&spec.directory).deed(&format!("enter {}", spec.directory.display()))?;
     let directory = rustix::fs::openat(
         rustix::fs::CWD,
         ".",
@@ -68,8 +67,7 @@ fn become_vmm(error_pipe: &OwnedFd) -> Result<Infallible, String> {
     }
     let identity = Identity::current().deed("read my own start time")?;
     let record = serde_json::to_vec(&identity).deed("write the process record")?;
-    write_atomic(Path::new(jail_path::PROCESS), &record, 0o600)
-        .deed("write the process record")?;
+    write_atomic(Path::new(jail_path::PROCESS), &record, 0o600).deed("write the process record")?;
     drop(directory);
 
     rustix::process::umask(Mode::from_raw_mode(0o077));
@@ -86,7 +84,11 @@ fn become_vmm(error_pipe: &OwnedFd) -> Result<Infallible, String> {
     for arg in &spec.args {
         argv.push(c_string(OsStr::new(arg))?);
     }
-    let environment = [c"PATH=/usr/local/bin:/usr/bin:/bin", c"LC_ALL=C.UTF-8", c"HOME=/"];
+    let environment = [
+        c"PATH=/usr/local/bin:/usr/bin:/bin",
+        c"LC_ALL=C.UTF-8",
+        c"HOME=/",
+    ];
     nix::unistd::execve(&program, &argv, &environment)
         .deed(&format!("execute {}", spec.program.display()))
 }

@@ -118,13 +118,19 @@ mod tests {
     fn a_record_is_read_compared_and_only_believed_when_ours() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        assert_eq!(leftover(&path.join("none")).unwrap(), Leftover::NeverStarted);
+        assert_eq!(
+            leftover(&path.join("none")).unwrap(),
+            Leftover::NeverStarted
+        );
         assert_eq!(leftover(path).unwrap(), Leftover::NeverStarted);
         let me = Identity::current().unwrap();
         let record = path.join(jail_path::PROCESS);
         std::fs::write(&record, serde_json::to_vec(&me).unwrap()).unwrap();
         assert_eq!(leftover(path).unwrap(), Leftover::Running(me));
-        let older = Identity { start_time: 1, ..me };
+        let older = Identity {
+            start_time: 1,
+            ..me
+        };
         std::fs::write(&record, serde_json::to_vec(&older).unwrap()).unwrap();
         assert_eq!(leftover(path).unwrap(), Leftover::Ended);
         std::fs::write(&record, "{").unwrap();
@@ -146,13 +152,18 @@ mod tests {
     #[expect(clippy::zombie_processes, reason = "reaped by what is tested")]
     async fn a_leftover_is_ended_once_and_again() {
         let directory = tempfile::tempdir().unwrap();
-        let child = std::process::Command::new("sleep").arg("300").spawn().unwrap();
+        let child = std::process::Command::new("sleep")
+            .arg("300")
+            .spawn()
+            .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let identity = Identity::of(pid).unwrap().unwrap();
         let record = directory.path().join(jail_path::PROCESS);
         std::fs::write(&record, serde_json::to_vec(&identity).unwrap()).unwrap();
         for _ in 0..2 {
-            end_leftover(directory.path(), Some("banger-test-none/x")).await.unwrap();
+            end_leftover(directory.path(), Some("banger-test-none/x"))
+                .await
+                .unwrap();
             assert!(!identity.is_alive().unwrap());
         }
     }

@@ -139,7 +139,10 @@ mod tests {
     #[test]
     fn versions() {
         let cases = [
-            ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright", "10.0.2"),
+            (
+                "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright",
+                "10.0.2",
+            ),
             ("QEMU emulator version 7.2.22\n", "7.2.22"),
             ("something else", "something else"),
             ("QEMU version", "QEMU version"),
@@ -153,8 +156,14 @@ mod tests {
     #[test]
     fn machine_types() {
         let cases = [
-            ("pc-q35-9.2  x\npc-q35-7.2  x\nq35 x (alias of pc-q35-10.0)\n", Some("pc-q35-7.2")),
-            ("pc-q35-12.0 x\npc-q35-9.2 x\npc-q35-8.0 x (deprecated)\nq35 x", Some("pc-q35-9.2")),
+            (
+                "pc-q35-9.2  x\npc-q35-7.2  x\nq35 x (alias of pc-q35-10.0)\n",
+                Some("pc-q35-7.2"),
+            ),
+            (
+                "pc-q35-12.0 x\npc-q35-9.2 x\npc-q35-8.0 x (deprecated)\nq35 x",
+                Some("pc-q35-9.2"),
+            ),
             ("pc-q35-6.2 x\nq35 x", Some("pc-q35-6.2")),
             ("microvm x\nq35 x (alias of ?)\npc-q35-odd x", Some("q35")),
             ("none x\nvirt-8.0 x", None),
@@ -180,7 +189,10 @@ mod tests {
         write("1.2.3");
         for _ in 0..3 {
             let binary = cache.inspect(&path).await.unwrap();
-            assert_eq!((binary.version.as_str(), binary.machine_type.as_str()), ("1.2.3", "q35"));
+            assert_eq!(
+                (binary.version.as_str(), binary.machine_type.as_str()),
+                ("1.2.3", "q35")
+            );
         }
         write("1.2.4");
         assert_eq!(cache.inspect(&path).await.unwrap().version, "1.2.4");

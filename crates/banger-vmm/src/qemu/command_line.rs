@@ -76,8 +76,7 @@ impl Line {
 
     fn processor(&mut self, config: &MachineConfig, machine_type: &str) {
         // Devices no guest of ours uses: less to emulate, less to attack.
-        let mut machine =
-            format!("{machine_type},usb=off,sata=off,smbus=off,vmport=off,smm=off");
+        let mut machine = format!("{machine_type},usb=off,sata=off,smbus=off,vmport=off,smm=off");
         if config.memory == MemoryBacking::SharedFile {
             machine.push_str(",memory-backend=memory");
         }
@@ -93,7 +92,10 @@ impl Line {
                 self.option("-cpu", "max");
             }
         }
-        self.option("-smp", format!("cpus={0},sockets=1,cores={0},threads=1", config.vcpus));
+        self.option(
+            "-smp",
+            format!("cpus={0},sockets=1,cores={0},threads=1", config.vcpus),
+        );
         self.option("-m", format!("size={}M", config.memory_mib));
         if config.memory == MemoryBacking::SharedFile {
             self.option(

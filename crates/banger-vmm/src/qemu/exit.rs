@@ -83,7 +83,11 @@ pub(super) fn judge(evidence: &Evidence) -> Exit {
 
 /// Appends the VMM's own words, on one line.
 pub(super) fn with_last_words(what: String, words: &str) -> String {
-    let words: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let words: Vec<&str> = words
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     if words.is_empty() {
         return what;
     }
@@ -96,29 +100,97 @@ mod tests {
 
     #[test]
     fn every_end_has_its_name() {
-        let died = |reason: &str| Exit::Died { reason: reason.into() };
+        let died = |reason: &str| Exit::Died {
+            reason: reason.into(),
+        };
         let seen = |shutdown: &str| Evidence {
             shutdown: Some(Shutdown::from_reason(shutdown)),
             watched: true,
             ..Evidence::default()
         };
-        let watched = || Evidence { watched: true, ..Evidence::default() };
+        let watched = || Evidence {
+            watched: true,
+            ..Evidence::default()
+        };
         let code = |number| Some(ChildExit::Code(number));
         let cases = [
             (seen("guest-shutdown"), Exit::PowerOff),
-            (Evidence { killed: true, ..seen("guest-shutdown") }, Exit::PowerOff),
+            (
+                Evidence {
+                    killed: true,
+                    ..seen("guest-shutdown")
+                },
+                Exit::PowerOff,
+            ),
             (seen("guest-reset"), Exit::Reboot),
-            (Evidence { panic: Some("Kernel panic - not syncing: x".into()), ..seen("guest-reset") }, died("the guest's kernel died: Kernel panic - not syncing: x")),
+            (
+                Evidence {
+                    panic: Some("Kernel panic - not syncing: x".into()),
+                    ..seen("guest-reset")
+                },
+                died("the guest's kernel died: Kernel panic - not syncing: x"),
+            ),
             (seen("guest-panic"), died("the guest's kernel panicked")),
-            (Evidence { killed: true, status: code(0), ..seen("host-signal") }, Exit::Killed),
-            (Evidence { killed: true, status: Some(ChildExit::Signal(9)), ..watched() }, Exit::Killed),
-            (Evidence { status: code(0), ..seen("host-signal") }, died("QEMU was told to stop by somebody else on the host")),
-            (seen("host-qmp-quit"), died("QEMU was told to stop by somebody else on the host")),
-            (Evidence { status: Some(ChildExit::Signal(9)), ..watched() }, died("QEMU was killed by SIGKILL")),
-            (Evidence { status: Some(ChildExit::Signal(64)), ..watched() }, died("QEMU was killed by signal 64")),
-            (Evidence { status: code(1), last_words: "qemu: no\n\n space \n".into(), ..watched() }, died("QEMU ended with exit status 1: qemu: no; space")),
-            (Evidence { status: code(0), ..watched() }, died("QEMU ended with exit status 0")),
-            (watched(), died("QEMU ended without the guest asking for it")),
+            (
+                Evidence {
+                    killed: true,
+                    status: code(0),
+                    ..seen("host-signal")
+                },
+                Exit::Killed,
+            ),
+            (
+                Evidence {
+                    killed: true,
+                    status: Some(ChildExit::Signal(9)),
+                    ..watched()
+                },
+                Exit::Killed,
+            ),
+            (
+                Evidence {
+                    status: code(0),
+                    ..seen("host-signal")
+                },
+                died("QEMU was told to stop by somebody else on the host"),
+            ),
+            (
+                seen("host-qmp-quit"),
+                died("QEMU was told to stop by somebody else on the host"),
+            ),
+            (
+                Evidence {
+                    status: Some(ChildExit::Signal(9)),
+                    ..watched()
+                },
+                died("QEMU was killed by SIGKILL"),
+            ),
+            (
+                Evidence {
+                    status: Some(ChildExit::Signal(64)),
+                    ..watched()
+                },
+                died("QEMU was killed by signal 64"),
+            ),
+            (
+                Evidence {
+                    status: code(1),
+                    last_words: "qemu: no\n\n space \n".into(),
+                    ..watched()
+                },
+                died("QEMU ended with exit status 1: qemu: no; space"),
+            ),
+            (
+                Evidence {
+                    status: code(0),
+                    ..watched()
+                },
+                died("QEMU ended with exit status 0"),
+            ),
+            (
+                watched(),
+                died("QEMU ended without the guest asking for it"),
+            ),
             (Evidence::default(), Exit::Unknown),
         ];
         for (evidence, expected) in cases {

@@ -22,7 +22,9 @@ use super::qmp::{Qmp, QmpError};
 use crate::jail::{self, Launched};
 use crate::log::{BoundedLog, DEFAULT_CAP, DEFAULT_RATE, pump, read_tail};
 use crate::socket::JailDirectory;
-use crate::{Exit, GuestStream, Machine, MachineConfig, MachineRecord, VmmError, console, jail_path};
+use crate::{
+    Exit, GuestStream, Machine, MachineConfig, MachineRecord, VmmError, console, jail_path,
+};
 
 /// A healthy QEMU answers in a millisecond; a starving host needs patience.
 const QMP_LIMIT: Duration = Duration::from_secs(10);
@@ -48,7 +50,13 @@ pub(super) struct Streams {
 impl Streams {
     /// For a new process: fresh logs and a new FIFO.
     pub(super) fn create(directory: &JailDirectory, cap: u64) -> io::Result<Self> {
-        mknodat(directory.fd(), jail_path::VMM_FIFO, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        mknodat(
+            directory.fd(),
+            jail_path::VMM_FIFO,
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )?;
         Self::open(directory, cap, true)
     }
 
@@ -159,7 +167,8 @@ impl QemuMachine {
         let work = async {
             let api = wait_for_socket(&directory, identity.pid).await?;
             let qmp = attach(api, &mut readers).await?;
-            let console = connect_existing(&directory, jail_path::CONSOLE_SOCKET, identity.pid).await?;
+            let console =
+                connect_existing(&directory, jail_path::CONSOLE_SOCKET, identity.pid).await?;
             readers.read_console(console, streams.console);
             qmp.execute("cont", QMP_LIMIT).await.map_err(launch_error)?;
             Ok(qmp)
@@ -222,7 +231,8 @@ impl QemuMachine {
             let answer = |result: Result<Value, QmpError>| result.map_err(launch_error);
             let name = answer(qmp.execute("query-name", QMP_LIMIT).await)?;
             let status = answer(qmp.execute("query-status", QMP_LIMIT).await)?;
-            let console = connect_existing(&directory, jail_path::CONSOLE_SOCKET, identity.pid).await?;
+            let console =
+                connect_existing(&directory, jail_path::CONSOLE_SOCKET, identity.pid).await?;
             readers.read_console(console, streams.console);
             Ok((qmp, name, status))
         };
@@ -308,7 +318,11 @@ impl Starting {
     }
 
     fn supervise(mut self, handle: Handle) -> Arc<QemuMachine> {
-        let readers = self.readers.tasks().map(|task| task.abort_handle()).collect();
+        let readers = self
+            .readers
+            .tasks()
+            .map(|task| task.abort_handle())
+            .collect();
         let shared = Arc::new(Shared {
             record: self.record,
             directory: self.directory,
@@ -316,7 +330,12 @@ impl Starting {
             killed: AtomicBool::new(false),
         });
         let (known, exit) = watch::channel(None);
-        tokio::spawn(supervise(Arc::clone(&shared), self.qmp, self.readers, known));
+        tokio::spawn(supervise(
+            Arc::clone(&shared),
+            self.qmp,
+            self.readers,
+            known,
+        ));
         Arc::new(QemuMachine {
             shared,
             exit,
@@ -387,7 +406,9 @@ impl Machine for QemuMachine {
             if self.exit.borrow().is_some() {
                 return Err(VmmError::Gone);
             }
-            let Shared { record, directory, .. } = &*self.shared;
+            let Shared {
+                record, directory, ..
+            } = &*self.shared;
             match directory.connect(jail_path::AGENT_SOCKET, record.pid).await {
                 Ok(stream) => Ok(Box::new(stream) as Box<dyn GuestStream>),
                 Err(source) if is_absent(&source) => Err(VmmError::Gone),

@@ -188,7 +188,9 @@ async fn read_loop(
 }
 
 /// One line as a message; `None` at the end of the stream.
-async fn read_message(reader: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Message>, QmpError> {
+async fn read_message(
+    reader: &mut (impl AsyncBufRead + Unpin),
+) -> Result<Option<Message>, QmpError> {
     let mut line = Vec::new();
     loop {
         let available = reader.fill_buf().await.map_err(QmpError::Io)?;
@@ -257,7 +259,9 @@ mod tests {
                 "{{\"event\": \"SHUTDOWN\", \"data\": {{\"guest\": true, \"reason\": \"guest-reset\"}}}}\n{{\"return\": {{}}, \"id\": {id}}}\n"
             ),
             "silent" => String::new(),
-            _ => format!("{{\"error\": {{\"class\": \"X\", \"desc\": \"no such command\"}}, \"id\": {id}}}\n"),
+            _ => format!(
+                "{{\"error\": {{\"class\": \"X\", \"desc\": \"no such command\"}}, \"id\": {id}}}\n"
+            ),
         }
     }
 
@@ -267,8 +271,14 @@ mod tests {
         assert_eq!(qmp.shutdown(), None);
         assert_eq!(qmp.execute("query-name", LIMIT).await.unwrap()["name"], "x");
         let refused = qmp.execute("nonsense", LIMIT).await.unwrap_err();
-        assert_eq!(refused.to_string(), "QEMU refused nonsense: no such command");
-        let silent = qmp.execute("silent", Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "QEMU refused nonsense: no such command"
+        );
+        let silent = qmp
+            .execute("silent", Duration::from_millis(20))
+            .await
+            .unwrap_err();
         assert!(matches!(silent, QmpError::Timeout { .. }), "{silent}");
         qmp.execute("stop", LIMIT).await.unwrap();
         assert_eq!(qmp.shutdown(), Some(Shutdown::GuestReset));
@@ -277,7 +287,16 @@ mod tests {
     #[tokio::test]
     async fn hostile_peers_are_left() {
         let endless: &'static str = Box::leak("x".repeat(LINE_LIMIT + 1).into_boxed_str());
-        let scripts = ["", "{}\n", "\n", "not json\n", "[1, 2]\n", "{\"QMP\": null}\n", "\"QMP\"\n", endless];
+        let scripts = [
+            "",
+            "{}\n",
+            "\n",
+            "not json\n",
+            "[1, 2]\n",
+            "{\"QMP\": null}\n",
+            "\"QMP\"\n",
+            endless,
+        ];
         for script in scripts {
             assert!(against(script, polite).await.is_err(), "{script:.40}");
         }
@@ -290,7 +309,9 @@ mod tests {
     async fn unasked_answers_neither_pile_up_nor_hide_events() {
         let flood = |line: &str| {
             let mut text = "{\"return\": {}, \"id\": 77}\n".repeat(5000);
-            text.push_str("{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-shutdown\"}}\n");
+            text.push_str(
+                "{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-shutdown\"}}\n",
+            );
             text.push_str(&polite(line));
             text
         };
@@ -309,7 +330,10 @@ mod tests {
     async fn a_closed_socket_ends_everything() {
         let (ours, mut theirs) = tokio::io::duplex(1 << 16);
         theirs.write_all(GREETING.as_bytes()).await.unwrap();
-        theirs.write_all(b"{\"return\": {}, \"id\": 1}\n").await.unwrap();
+        theirs
+            .write_all(b"{\"return\": {}, \"id\": 1}\n")
+            .await
+            .unwrap();
         let (reader, writer) = tokio::io::split(ours);
         let (qmp, reading) = Qmp::connect(reader, writer, LIMIT).await.unwrap();
         drop(theirs);

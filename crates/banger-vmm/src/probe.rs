@@ -1,0 +1,349 @@
+//! Where a kernel can run: on KVM, or translated.
+//!
+//! Flags in /proc/cpuinfo and the mere existence of `/dev/kvm` prove nothing: there are hosts whose
+//! device opens and answers, and on which no ordinary kernel ever boots. So the kernel in question
+//! is booted once under KVM, bounded in time, and the verdict is kept.
+//!
+//! ```text
+//! device? ── no ─────────────────────────────────► TCG, with the reason and a remedy
+//!   │ usable
+//! verdict known? ── yes ─────────────────────────► KVM or TCG
+//!   │ no
+//! boot, bounded ── answers ──────────────────────► KVM, kept
+//!              ├── ends ─────────────────────────► TCG, kept
+//!              └── hangs ── again, 4 times longer ► TCG, kept until this host boots again
+//! ```
+//!
+//! A sign of life is an answer to the question that the caller asks on the agent's pipe: a guest that
+//! merely prints has not shown that it runs.
+//!
+//! Limits: one probe at a time; the machine has no disks and little memory.
+
+pub mod device;
+mod verdicts;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use banger_host::check::{Check, Status};
+use banger_host::files::{open_directory, private_directory, remove_tree};
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::{
+    Accelerator, JailConfig, Machine, MachineConfig, MemoryBacking, Vmm, VmmError, jail_path,
+};
+use device::KvmDevice;
+use verdicts::Verdicts;
+pub use verdicts::{Key, Outcome};
+
+/// Memory of the probe's machine in MiB.
+const MEMORY_MIB: u64 = 256;
+/// How much longer than the first the second try may take.
+const SECOND_TRY: u32 = 4;
+/// Name of the probe's directory below the one it is given.
+const DIRECTORY: &str = "machine";
+
+/// What a user may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// KVM where it works.
+    Auto,
+    Only(Accelerator),
+}
+
+/// Where a kernel runs, and why there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rung {
+    pub accelerator: Accelerator,
+    /// One sentence.
+    pub reason: String,
+    /// What would make it faster, where something would.
+    pub remedy: Option<String>,
+}
+
+/// What has to be done to know the rung.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Rung(Rung),
+    Probe,
+}
+
+/// Decides from what is known.
+pub fn choose(wish: Wish, device: &KvmDevice, verdict: Option<&Outcome>) -> Decision {
+    let rung = |accelerator, reason: String, remedy: Option<&str>| {
+        Decision::Rung(Rung {
+            accelerator,
+            reason,
+            remedy: remedy.map(str::to_owned),
+        })
+    };
+    match (wish, device, verdict) {
+        (Wish::Only(accelerator), ..) => {
+            rung(accelerator, "the configuration says so".to_owned(), None)
+        }
+        (Wish::Auto, KvmDevice::Usable, None) => Decision::Probe,
+        (Wish::Auto, KvmDevice::Usable, Some(Outcome::Boots { ms })) => rung(
+            Accelerator::Kvm,
+            format!("a probe booted on KVM in {ms} ms"),
+            None,
+        ),
+        (Wish::Auto, KvmDevice::Usable, Some(outcome)) => {
+            let reason = match outcome {
+                Outcome::Hangs { after_ms } => format!(
+                    "/dev/kvm answers, but this kernel did not boot on it within {after_ms} ms"
+                ),
+                Outcome::Ends { reason } => {
+                    format!("/dev/kvm answers, but this kernel does not boot on it: {reason}")
+                }
+                Outcome::Boots { .. } => String::new(),
+            };
+            rung(
+                Accelerator::Tcg,
+                reason,
+                Some("use a host with its own KVM, or one whose nested virtualisation is complete"),
+            )
+        }
+        (Wish::Auto, KvmDevice::Absent, _) => rung(
+            Accelerator::Tcg,
+            "there is no /dev/kvm".to_owned(),
+            Some(
+                "switch virtualisation on in the firmware and load kvm_intel or kvm_amd, or allow nested virtualisation",
+            ),
+        ),
+        (Wish::Auto, KvmDevice::Forbidden, _) => rung(
+            Accelerator::Tcg,
+            "this user may not open /dev/kvm".to_owned(),
+            Some(
+                "add the user to the group that owns /dev/kvm (usually kvm), log in again, and stop bangerd",
+            ),
+        ),
+        (Wish::Auto, KvmDevice::Broken { reason }, _) => rung(
+            Accelerator::Tcg,
+            format!("/dev/kvm is not usable: {reason}"),
+            Some("look at the kernel's log for kvm"),
+        ),
+    }
+}
+
+/// A kernel to ask about.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub kernel: PathBuf,
+    pub initramfs: PathBuf,
+    pub key: Key,
+}
+
+/// Asks the guest for a sign of life on its agent's pipe; true where it came.
+pub type SignOfLife = Arc<dyn Fn(Arc<dyn Machine>) -> BoxFuture<'static, bool> + Send + Sync>;
+
+/// Finds out, and remembers.
+pub struct Prober {
+    vmm: Arc<dyn Vmm>,
+    sign_of_life: SignOfLife,
+    /// Holds the verdicts and the probe's machine.
+    directory: PathBuf,
+    bound: Duration,
+    jail: JailConfig,
+    device: fn() -> KvmDevice,
+    turn: Mutex<()>,
+}
+
+impl Prober {
+    /// `directory` is made when it is needed, on the file system of the kernels, and belongs to the
+    /// prober; `bound` is the first try's.
+    pub fn new(
+        vmm: Arc<dyn Vmm>,
+        sign_of_life: SignOfLife,
+        directory: PathBuf,
+        bound: Duration,
+        jail: JailConfig,
+    ) -> Self {
+        Prober {
+            vmm,
+            sign_of_life,
+            directory,
+            bound,
+            jail,
+            device: device::look,
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// The same with a device of the test's choice.
+    #[cfg(test)]
+    fn with_device(mut self, device: fn() -> KvmDevice) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Where this kernel runs; boots it where that is not known. Whatever goes wrong with the
+    /// probe itself ends in TCG, with the reason.
+    pub async fn rung(&self, wish: Wish, candidate: &Candidate) -> Rung {
+        if let Decision::Rung(rung) =
+            choose(wish, &(self.device)(), self.known(&candidate.key).as_ref())
+        {
+            return rung;
+        }
+        let _turn = self.turn.lock().await;
+        let outcome = match self.known(&candidate.key) {
+            Some(outcome) => outcome,
+            None => self.probe(candidate).await,
+        };
+        match choose(wish, &(self.device)(), Some(&outcome)) {
+            Decision::Rung(rung) => rung,
+            // Not reached: a verdict was given.
+            Decision::Probe => Rung {
+                accelerator: Accelerator::Tcg,
+                reason: "the probe came to no verdict".to_owned(),
+                remedy: None,
+            },
+        }
+    }
+
+    /// What doctor says, without booting anything.
+    pub fn check(&self, wish: Wish) -> Check {
+        const NAME: &str = "accelerator";
+        let latest = self.verdicts().latest();
+        match choose(wish, &(self.device)(), latest.as_ref()) {
+            Decision::Probe => Check::pass(
+                NAME,
+                "/dev/kvm answers; the first VM shows whether a kernel boots on it",
+            ),
+            Decision::Rung(rung) if rung.accelerator == Accelerator::Kvm || wish != Wish::Auto => {
+                Check::pass(NAME, rung.reason)
+            }
+            Decision::Rung(rung) => Check::problem(
+                NAME,
+                Status::Warn,
+                rung.reason,
+                "VMs run translated: with all features, and 10 to 50 times slower",
+                rung.remedy.unwrap_or_default(),
+            ),
+        }
+    }
+
+    fn verdicts(&self) -> Verdicts {
+        Verdicts::load(&self.directory.join("verdicts.json"))
+    }
+
+    fn known(&self, key: &Key) -> Option<Outcome> {
+        self.verdicts().find(key)
+    }
+
+    async fn probe(&self, candidate: &Candidate) -> Outcome {
+        let mut outcome = self.attempt(candidate, self.bound).await;
+        if matches!(outcome, Outcome::Hangs { .. }) {
+            outcome = self.attempt(candidate, self.bound * SECOND_TRY).await;
+        }
+        tracing::info!(?outcome, kernel = %candidate.key.guest_kernel, "probed KVM");
+        let kept = self
+            .verdicts()
+            .remember(candidate.key.clone(), outcome.clone());
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the verdict on KVM is not kept");
+        }
+        outcome
+    }
+
+    async fn attempt(&self, candidate: &Candidate, bound: Duration) -> Outcome {
+        let ends = |reason: String| Outcome::Ends { reason };
+        let directory = match self.prepare(candidate) {
+            Ok(directory) => directory,
+            Err(error) => return ends(format!("the probe cannot be prepared: {error}")),
+        };
+        let outcome = match self.vmm.launch(self.config(directory)).await {
+            Ok(machine) => {
+                let outcome = self.watch(&machine, bound).await;
+                if let Err(error) = machine.kill().await {
+                    tracing::warn!(%error, "the probe's machine did not end");
+                }
+                outcome
+            }
+            Err(error) => ends(with_source(&error)),
+        };
+        if let Err(error) = self.clear() {
+            tracing::warn!(%error, "the probe's directory stays");
+        }
+        outcome
+    }
+
+    async fn watch(&self, machine: &Arc<dyn Machine>, bound: Duration) -> Outcome {
+        let start = Instant::now();
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let answer = (self.sign_of_life)(machine.clone());
+        let ended = async {
+            let exit = machine.wait().await;
+            Outcome::Ends {
+                reason: format!("its machine ended ({exit:?})"),
+            }
+        };
+        let watched = async {
+            tokio::select! {
+                true = answer => Outcome::Boots { ms: milliseconds(start.elapsed()) },
+                outcome = ended => outcome,
+            }
+        };
+        timeout(bound, watched).await.unwrap_or(Outcome::Hangs {
+            after_ms: milliseconds(bound),
+        })
+    }
+
+    fn prepare(&self, candidate: &Candidate) -> std::io::Result<PathBuf> {
+        let other = |error: banger_host::files::PrivateDirError| std::io::Error::other(error);
+        private_directory(&self.directory).map_err(other)?;
+        self.clear()?;
+        let directory = self.directory.join(DIRECTORY);
+        private_directory(&directory).map_err(other)?;
+        for (from, name) in [
+            (&candidate.kernel, jail_path::KERNEL),
+            (&candidate.initramfs, jail_path::INITRAMFS),
+        ] {
+            place(from, &directory.join(name))?;
+        }
+        Ok(directory)
+    }
+
+    /// Removes what this or an earlier probe left.
+    fn clear(&self) -> std::io::Result<()> {
+        match remove_tree(open_directory(&self.directory)?, Path::new(DIRECTORY)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn config(&self, directory: PathBuf) -> MachineConfig {
+        MachineConfig {
+            id: "probe".to_owned(),
+            directory,
+            accelerator: Accelerator::Kvm,
+            vcpus: 1,
+            memory_mib: MEMORY_MIB,
+            memory: MemoryBacking::Anonymous,
+            kernel_arguments: Vec::new(),
+            disks: Vec::new(),
+            jail: self.jail.clone(),
+        }
+    }
+}
+
+fn place(from: &Path, to: &Path) -> std::io::Result<()> {
+    match std::fs::hard_link(from, to) {
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
+            std::fs::copy(from, to).map(drop)
+        }
+        result => result,
+    }
+}
+
+fn with_source(error: &VmmError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
