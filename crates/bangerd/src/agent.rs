@@ -63,8 +63,13 @@ pub enum Notice {
 /// The state of the link.
 #[derive(Clone)]
 enum Connection {
-    Down { reason: String },
-    Up { link: Link, hello: Hello },
+    Down {
+        reason: String,
+    },
+    Up {
+        link: Link,
+        hello: Hello,
+    },
     /// The machine is gone; there will be no other link.
     Over,
 }
@@ -224,7 +229,11 @@ impl Agent {
     ///
     /// # Errors
     /// The agent refused, or the machine is gone.
-    pub async fn boot(&self, config: BootConfig, bound: Duration) -> Result<BootReport, GuestError> {
+    pub async fn boot(
+        &self,
+        config: BootConfig,
+        bound: Duration,
+    ) -> Result<BootReport, GuestError> {
         let request = OpenRequest::Boot(Box::new(config));
         loop {
             match self.ask_within::<BootReport>(&request, bound).await {

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use bangerd::real::LAUNCH_ARGUMENT;
+
 pub const HELP: &str = "\
 bangerd, the daemon of banger
 
@@ -31,7 +33,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments,
     for argument in arguments {
         match argument.to_str() {
             // The launcher's own arguments follow, and are its business.
-            Some("launch") => return Ok(Arguments::Launch),
+            Some(LAUNCH_ARGUMENT) => return Ok(Arguments::Launch),
             Some("--started-by-client") => started_by_client = true,
             Some("--version" | "-V") => return Ok(Arguments::Version),
             Some("--help" | "-h") => return Ok(Arguments::Help),

@@ -40,7 +40,10 @@ async fn start(world: &World) -> (Vms, String) {
 
 async fn log(vms: &Vms, query: LogQuery) -> String {
     let pieces: Vec<_> = vms.logs("web", query).await.unwrap().collect().await;
-    let bytes: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.unwrap()).collect();
+    let bytes: Vec<u8> = pieces
+        .into_iter()
+        .flat_map(|piece| piece.unwrap())
+        .collect();
     String::from_utf8(bytes).unwrap()
 }
 
@@ -61,7 +64,10 @@ async fn output_status_and_defaults_arrive() {
     assert_eq!(exec.generation, 1);
     let (mut client, joined) = Client::join(exec);
     assert!(matches!(client.next().await, Some(Frame::Started { .. })));
-    assert_eq!(client.rest().await, (b"hello".to_vec(), Some(ExitStatus::Code(0))));
+    assert_eq!(
+        client.rest().await,
+        (b"hello".to_vec(), Some(ExitStatus::Code(0)))
+    );
     assert_eq!(client.next().await, None);
     assert_eq!(joined.await.unwrap(), JoinEnd::Exited);
 
@@ -72,7 +78,10 @@ async fn output_status_and_defaults_arrive() {
     });
     let (mut client, _) = Client::join(vms.exec("web", describe).await.unwrap());
     let (output, _) = client.rest().await;
-    assert_eq!(String::from_utf8(output).unwrap(), r#"A=image,B=vm Some("app") true"#);
+    assert_eq!(
+        String::from_utf8(output).unwrap(),
+        r#"A=image,B=vm Some("app") true"#
+    );
 
     for bad in [
         request(&["a\0b"]),
@@ -138,7 +147,9 @@ async fn a_client_that_hangs_up_ends_what_it_ran() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), ended)
+        .await
+        .unwrap();
     assert_eq!(process.status(), Some(ExitStatus::Signal(1)));
     let received = process.received.lock().unwrap().clone();
     assert_eq!(received, [Frame::Hangup]);
@@ -164,7 +175,9 @@ async fn a_client_that_breaks_the_rules_is_ended_and_its_frame_not_passed_on() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), ended)
+        .await
+        .unwrap();
     assert_eq!(*process.received.lock().unwrap(), [Frame::Hangup]);
 }
 
@@ -183,17 +196,27 @@ async fn a_lost_link_is_a_pause() {
     let process = guest.process(exec);
     for round in 0..5 {
         process.print(format!("before {round}").as_bytes());
-        assert_eq!(client.output().await, format!("before {round}").into_bytes());
+        assert_eq!(
+            client.output().await,
+            format!("before {round}").into_bytes()
+        );
         guest.cut_link();
         let parted = async {
             while process.is_joined() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), parted).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), parted)
+            .await
+            .unwrap();
         process.print(format!("during {round}").as_bytes());
-        assert_eq!(client.output().await, format!("during {round}").into_bytes());
-        client.send(Frame::Stdin(Bytes::from_static(b"typed"))).await;
+        assert_eq!(
+            client.output().await,
+            format!("during {round}").into_bytes()
+        );
+        client
+            .send(Frame::Stdin(Bytes::from_static(b"typed")))
+            .await;
         assert_eq!(client.output().await, b"typed");
     }
     assert_eq!(vms.show("web").await.unwrap().state, VmState::Running);
@@ -236,7 +259,10 @@ async fn a_new_daemon_adopts_and_execs_went_on() {
     drop(vms);
     let vms = world.open().await;
     let after = vms.show("web").await.unwrap();
-    assert_eq!((after.state, &after.machine), (VmState::Running, &before.machine));
+    assert_eq!(
+        (after.state, &after.machine),
+        (VmState::Running, &before.machine)
+    );
     assert_eq!(after.started_at, before.started_at);
     process.print(b"meanwhile");
     let listed = vms.execs("web").await.unwrap();
@@ -301,7 +327,10 @@ async fn main_is_the_machines_process_and_a_client_only_attaches() {
         seen.extend(client.output().await);
     }
     let shown = vms.show("web").await.unwrap().main.unwrap();
-    assert_eq!((shown.command, shown.state), (words(&["wait"]), MainState::Running));
+    assert_eq!(
+        (shown.command, shown.state),
+        (words(&["wait"]), MainState::Running)
+    );
     client.send(Frame::Signal(2)).await;
     assert_eq!(client.rest().await.1, Some(ExitStatus::Signal(2)));
     joined.await.unwrap();
@@ -312,7 +341,9 @@ async fn main_is_the_machines_process_and_a_client_only_attaches() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), logged).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), logged)
+        .await
+        .unwrap();
     let tail = LogQuery {
         tail: Some(1),
         ..query
@@ -357,7 +388,9 @@ async fn the_log_is_whole_over_lost_links_and_lost_daemons() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), whole).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), whole)
+        .await
+        .unwrap();
     assert!(log(&vms, LogQuery::default()).await == expected);
     // A follower is told all, and ends with the VM.
     let followed = log(

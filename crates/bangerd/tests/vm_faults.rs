@@ -117,10 +117,18 @@ async fn starting_again_fails_at_every_step_and_the_disk_stays() {
                 break;
             };
             let what = format!("{trouble:?} at step {step}");
-            assert_eq!(vms.show("web").await.unwrap().state, VmState::Failed, "{what}");
+            assert_eq!(
+                vms.show("web").await.unwrap().state,
+                VmState::Failed,
+                "{what}"
+            );
             assert_eq!(std::fs::read(&upper).unwrap(), b"precious", "{what}");
             let directory = upper.parent().unwrap();
-            assert_eq!(names(directory), ["base", "initramfs", "kernel", "upper"], "{what}");
+            assert_eq!(
+                names(directory),
+                ["base", "initramfs", "kernel", "upper"],
+                "{what}"
+            );
             vms.start("web", &context()).await.expect(&what);
             vms.delete("web", &context()).await.expect(&what);
             world.assert_empty();
@@ -144,12 +152,20 @@ async fn stopping_fails_at_every_step() {
                 break;
             };
             let what = format!("{trouble:?} at step {step}");
-            assert_eq!(vms.show("web").await.unwrap().state, VmState::Stopped, "{what}");
+            assert_eq!(
+                vms.show("web").await.unwrap().state,
+                VmState::Stopped,
+                "{what}"
+            );
             assert_eq!(world.vmm.running(), Vec::<String>::new(), "{what}");
             // What was not released then is by the next stop or start.
             vms.stop("web", None, &context()).await.expect(&what);
             let directory = world.vms_directory().join(id.as_str());
-            assert_eq!(names(&directory), ["base", "initramfs", "kernel", "upper"], "{what}");
+            assert_eq!(
+                names(&directory),
+                ["base", "initramfs", "kernel", "upper"],
+                "{what}"
+            );
             vms.start("web", &context()).await.expect(&what);
             vms.delete("web", &context()).await.expect(&what);
             world.assert_empty();
@@ -271,7 +287,10 @@ async fn uids_are_claimed_and_given_back() {
         let path = world.vms_directory().join(a.as_str()).join(name);
         std::fs::metadata(path).unwrap().uid()
     };
-    assert_eq!((owner("jail"), owner("jail/upper")), (1_900_000_000, 1_900_000_000));
+    assert_eq!(
+        (owner("jail"), owner("jail/upper")),
+        (1_900_000_000, 1_900_000_000)
+    );
     assert_eq!((owner("jail/base"), owner(".")), (0, 0));
     vms.stop("a", None, &context()).await.unwrap();
     // Stopped, it keeps it, since its disk is owned by it.

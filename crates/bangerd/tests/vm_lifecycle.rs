@@ -47,21 +47,49 @@ async fn a_vm_lives_and_leaves_nothing() {
     assert_eq!(vm.init, Some(InitChoice::Agent));
     assert!(vm.disk_used_bytes > 0 && vm.disk_used_bytes < 1 << 20);
     let machine = vm.machine.unwrap();
-    assert_eq!((machine.vmm.as_str(), machine.agent_generation), ("fake", 1));
-    let phases: Vec<&str> = vm.timings.iter().map(|timing| timing.phase.as_str()).collect();
-    let expected = ["create", "prepare", "disk", "jail", "vmm", "guest_kernel", "agent"];
+    assert_eq!(
+        (machine.vmm.as_str(), machine.agent_generation),
+        ("fake", 1)
+    );
+    let phases: Vec<&str> = vm
+        .timings
+        .iter()
+        .map(|timing| timing.phase.as_str())
+        .collect();
+    let expected = [
+        "create",
+        "prepare",
+        "disk",
+        "jail",
+        "vmm",
+        "guest_kernel",
+        "agent",
+    ];
     assert_eq!(phases, expected);
-    let boot = world.guests.of(vm.id.as_str()).boot.lock().unwrap().clone().unwrap();
+    let boot = world
+        .guests
+        .of(vm.id.as_str())
+        .boot
+        .lock()
+        .unwrap()
+        .clone()
+        .unwrap();
     assert_eq!(boot.hostname, "web");
     assert_eq!(boot.disks.base_digest, "b1");
     assert_eq!(boot.entropy.0.len(), 64);
 
     // Asked for again, what is so stays so.
-    assert_eq!(vms.start("web", &context()).await.unwrap().state, VmState::Running);
+    assert_eq!(
+        vms.start("web", &context()).await.unwrap().state,
+        VmState::Running
+    );
     let stopped = vms.stop("web", None, &context()).await.unwrap();
     assert_eq!((stopped.state, stopped.note), (VmState::Stopped, None));
     assert_eq!(stopped.machine, None);
-    assert_eq!(vms.stop("web", None, &context()).await.unwrap().state, VmState::Stopped);
+    assert_eq!(
+        vms.stop("web", None, &context()).await.unwrap().state,
+        VmState::Stopped
+    );
     assert_eq!(world.vmm.running(), Vec::<String>::new());
     let directory = world.vms_directory().join(vm.id.as_str());
     assert_eq!(names(&directory), ["base", "initramfs", "kernel", "upper"]);
@@ -98,7 +126,8 @@ async fn what_cannot_be_is_refused_before_anything_is_done() {
     let winners = futures_util::future::join_all(racers).await;
     assert_eq!(winners.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     first.name = None;
-    for outcome in futures_util::future::join_all((0..8).map(|_| create(&vms, first.clone()))).await {
+    for outcome in futures_util::future::join_all((0..8).map(|_| create(&vms, first.clone()))).await
+    {
         outcome.unwrap();
     }
     assert_eq!(vms.list().await.unwrap().len(), 10);
@@ -147,7 +176,10 @@ async fn a_guest_that_does_not_boot_is_told_with_its_console() {
     let (_, error) = fails_to_boot(panics, |_| {}).await;
     assert_eq!(error.kind, ErrorKind::BootFailed);
     assert_eq!(error.hint.as_deref(), Some("banger vm logs --console web"));
-    assert!(error.details.iter().any(|line| line.contains("no root")), "{error:?}");
+    assert!(
+        error.details.iter().any(|line| line.contains("no root")),
+        "{error:?}"
+    );
 
     let off = Behaviour {
         ends_at_boot: Some(Down::PowerOff),
@@ -170,16 +202,25 @@ async fn a_guest_that_does_not_boot_is_told_with_its_console() {
         ..Behaviour::default()
     };
     let (_, error) = fails_to_boot(deaf, soon).await;
-    assert!(error.message.contains("did not say hello within 200ms"), "{error}");
+    assert!(
+        error.message.contains("did not say hello within 200ms"),
+        "{error}"
+    );
     let hangs = Behaviour {
         hangs_at_boot: true,
         ..Behaviour::default()
     };
     let (_, error) = fails_to_boot(hangs, soon).await;
-    assert!(error.message.contains("did not become ready within 200ms"), "{error}");
+    assert!(
+        error.message.contains("did not become ready within 200ms"),
+        "{error}"
+    );
 
     let (_, error) = fails_to_boot(Behaviour::default(), |world| {
-        world.vmm.set_fault(Call::Launch, Some(Fault::Fail("no such machine".to_owned())));
+        world.vmm.set_fault(
+            Call::Launch,
+            Some(Fault::Fail("no such machine".to_owned())),
+        );
     })
     .await;
     assert!(error.message.contains("no such machine"), "{error}");
@@ -215,7 +256,9 @@ async fn how_a_machine_ends_is_how_its_vm_ends() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), rebooted).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), rebooted)
+        .await
+        .unwrap();
     until_state(&vms, "web", VmState::Running).await;
 
     // A guest that restarts again and again is given up.
@@ -230,8 +273,13 @@ async fn how_a_machine_ends_is_how_its_vm_ends() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let failure = tokio::time::timeout(Duration::from_secs(20), given_up).await.unwrap();
-    assert!(failure.message.contains("restarted itself 5 times"), "{failure}");
+    let failure = tokio::time::timeout(Duration::from_secs(20), given_up)
+        .await
+        .unwrap();
+    assert!(
+        failure.message.contains("restarted itself 5 times"),
+        "{failure}"
+    );
     vms.delete("web", &context()).await.unwrap();
     world.assert_empty();
 }
@@ -253,7 +301,10 @@ async fn a_guest_that_does_not_end_is_killed_and_the_note_says_so() {
     assert!(vm.note.unwrap().contains("did not end within"));
     vms.start("web", &context()).await.unwrap();
     // 0 kills at once, and that is what was asked for.
-    let vm = vms.stop("web", Some(Duration::ZERO), &context()).await.unwrap();
+    let vm = vms
+        .stop("web", Some(Duration::ZERO), &context())
+        .await
+        .unwrap();
     assert_eq!((vm.state, vm.note), (VmState::Stopped, None));
 
     // A second, shorter stop shortens the first.
@@ -268,7 +319,10 @@ async fn a_guest_that_does_not_end_is_killed_and_the_note_says_so() {
         tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(long, short) })
             .await
             .unwrap();
-    assert_eq!((long.unwrap().state, short.unwrap().state), (VmState::Stopped, VmState::Stopped));
+    assert_eq!(
+        (long.unwrap().state, short.unwrap().state),
+        (VmState::Stopped, VmState::Stopped)
+    );
     vms.delete("web", &context()).await.unwrap();
     world.assert_empty();
 }
@@ -295,7 +349,10 @@ async fn what_does_not_answer_is_not_running() {
     // Silent again, it can be stopped and deleted all the same.
     world.guests.of(&id).silent.store(true, Ordering::SeqCst);
     until_state(&vms, "web", VmState::Unresponsive).await;
-    let vm = vms.stop("web", Some(Duration::from_millis(200)), &context()).await.unwrap();
+    let vm = vms
+        .stop("web", Some(Duration::from_millis(200)), &context())
+        .await
+        .unwrap();
     assert_eq!(vm.state, VmState::Stopped);
     assert!(vm.note.unwrap().contains("killed"));
     vms.delete("web", &context()).await.unwrap();
@@ -325,7 +382,10 @@ async fn a_cancelled_creation_is_undone_and_a_cancelled_start_is_a_stop() {
     until_known(&vms, "web").await;
     until_state(&vms, "web", VmState::Starting).await;
     creating.cancel();
-    assert_eq!(creating.ended().await.error.unwrap().kind, ErrorKind::Cancelled);
+    assert_eq!(
+        creating.ended().await.error.unwrap().kind,
+        ErrorKind::Cancelled
+    );
     world.assert_empty();
 
     let mut new = world.new_vm("web");
@@ -349,7 +409,10 @@ async fn a_cancelled_creation_is_undone_and_a_cancelled_start_is_a_stop() {
     // A stop cuts it short for all.
     let vm = vms.stop("web", None, &context()).await.unwrap();
     assert_eq!(vm.state, VmState::Stopped);
-    assert_eq!(second.await.unwrap().unwrap_err().kind, ErrorKind::Cancelled);
+    assert_eq!(
+        second.await.unwrap().unwrap_err().kind,
+        ErrorKind::Cancelled
+    );
     vms.delete("web", &context()).await.unwrap();
     world.assert_empty();
 }
@@ -360,7 +423,9 @@ async fn until_known(vms: &Vms, name: &str) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), known).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), known)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -406,14 +471,20 @@ async fn a_persistent_main_runs_at_every_start_and_its_end_is_not_the_machines()
     assert_eq!(wait_for(&vms, "web", WaitFor::Main).await, Some(3));
     assert_eq!(vms.show("web").await.unwrap().state, VmState::Running);
     vms.stop("web", None, &context()).await.unwrap();
-    assert_eq!(vms.show("web").await.unwrap().main.unwrap().exit_code, Some(3));
+    assert_eq!(
+        vms.show("web").await.unwrap().main.unwrap().exit_code,
+        Some(3)
+    );
 
     vms.start("web", &context()).await.unwrap();
     let main = vms.show("web").await.unwrap().main.unwrap();
     assert_eq!((main.state, main.exit_code), (MainState::Running, None));
     vms.stop("web", None, &context()).await.unwrap();
     // What ended it is told: SIGTERM at the shutdown.
-    assert_eq!(vms.show("web").await.unwrap().main.unwrap().exit_code, Some(143));
+    assert_eq!(
+        vms.show("web").await.unwrap().main.unwrap().exit_code,
+        Some(143)
+    );
 
     // Nothing to run, and an image's init, leave a machine.
     for init in [None, Some(InitChoice::Image)] {
@@ -476,14 +547,21 @@ async fn an_ephemeral_vm_goes_with_its_main_or_its_machine() {
     // One that died, or was never ready, is kept to be looked at.
     create(&vms, ephemeral(main_spec(&["wait"]))).await.unwrap();
     let id = vms.show("once").await.unwrap().id.to_string();
-    world.vmm.end(&id, Exit::Died { reason: "x".to_owned() });
+    world.vmm.end(
+        &id,
+        Exit::Died {
+            reason: "x".to_owned(),
+        },
+    );
     until_state(&vms, "once", VmState::Failed).await;
     vms.delete("once", &context()).await.unwrap();
     world.guests.behave(Behaviour {
         ends_at_boot: Some(Down::PowerOff),
         ..Behaviour::default()
     });
-    create(&vms, ephemeral(main_spec(&["wait"]))).await.unwrap_err();
+    create(&vms, ephemeral(main_spec(&["wait"])))
+        .await
+        .unwrap_err();
     assert_eq!(vms.show("once").await.unwrap().state, VmState::Failed);
     vms.delete("once", &context()).await.unwrap();
     world.assert_empty();
@@ -500,14 +578,31 @@ async fn waiting_is_bounded_and_told_of_failure() {
         wait_for,
         timeout_ms: Some(timeout_ms),
     };
-    let error = vms.wait("web", query(WaitFor::Stopped, 20)).await.unwrap_err();
+    let error = vms
+        .wait("web", query(WaitFor::Stopped, 20))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Timeout);
     assert!(error.message.contains("it is running"), "{error}");
-    assert!(vms.wait("web", query(WaitFor::Ready, 0)).await.unwrap().vm.is_some());
+    assert!(
+        vms.wait("web", query(WaitFor::Ready, 0))
+            .await
+            .unwrap()
+            .vm
+            .is_some()
+    );
     let id = vms.show("web").await.unwrap().id.to_string();
-    world.vmm.end(&id, Exit::Died { reason: "x".to_owned() });
+    world.vmm.end(
+        &id,
+        Exit::Died {
+            reason: "x".to_owned(),
+        },
+    );
     until_state(&vms, "web", VmState::Failed).await;
-    let error = vms.wait("web", query(WaitFor::Ready, 1000)).await.unwrap_err();
+    let error = vms
+        .wait("web", query(WaitFor::Ready, 1000))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::MachineDied);
     let (deleted, waited) = tokio::join!(
         async {

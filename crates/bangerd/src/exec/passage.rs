@@ -11,7 +11,9 @@
 
 use std::collections::VecDeque;
 
-use banger_protocol::exec::{Channel, Direction, Frame, FrameError, HEADER, INITIAL_CREDIT, Kind, check};
+use banger_protocol::exec::{
+    Channel, Direction, Frame, FrameError, HEADER, INITIAL_CREDIT, Kind, check,
+};
 use bytes::{Buf, Bytes, BytesMut};
 
 /// A rule was broken that [`FrameError`] does not know.
@@ -257,8 +259,7 @@ impl Passage {
         let mut payload = frame.payload();
         let number = payload.get_u8();
         let bytes = payload.get_u32_le();
-        let channel =
-            Channel::from_number(number).ok_or(FrameError::Channel(number))?;
+        let channel = Channel::from_number(number).ok_or(FrameError::Channel(number))?;
         let output = match channel {
             Channel::Stdout => &mut self.stdout,
             Channel::Stderr => &mut self.stderr,
@@ -354,7 +355,10 @@ impl Passage {
             self.to_client.push_back(frame.into());
         }
         let end = Kind::StdinEof as u8;
-        let queued = self.to_guest.iter().any(|frame| frame.first() == Some(&end));
+        let queued = self
+            .to_guest
+            .iter()
+            .any(|frame| frame.first() == Some(&end));
         if self.stdin_ended && self.repeat_stdin_end && !queued {
             self.to_guest.push_back(Frame::StdinEof.to_bytes().into());
         }
@@ -406,10 +410,16 @@ mod tests {
         assert!(passage.guest_sent(stdin).is_err());
         let mut passage = Passage::new(false);
         // The header alone is enough to refuse.
-        assert!(passage.guest_sent(Bytes::from_static(b"\x82\xff\xff\xff\xff")).is_err());
+        assert!(
+            passage
+                .guest_sent(Bytes::from_static(b"\x82\xff\xff\xff\xff"))
+                .is_err()
+        );
         assert!(passage.next_to_client().is_none());
         let mut passage = Passage::new(false);
-        passage.guest_sent(bytes(Frame::Exit(ExitStatus::Code(0)))).unwrap();
+        passage
+            .guest_sent(bytes(Frame::Exit(ExitStatus::Code(0))))
+            .unwrap();
         assert_eq!(passage.guest_sent(stdout), Err(Violation::AfterExit));
     }
 
@@ -431,14 +441,12 @@ mod tests {
     fn more_than_the_credit_is_a_violation_of_either_side() {
         let full = vec![0u8; 30_000];
         let mut passage = Passage::new(false);
-        let outcome = (0..20).try_for_each(|_| {
-            passage.client_sent(bytes(Frame::Stdin(full.clone().into())))
-        });
+        let outcome =
+            (0..20).try_for_each(|_| passage.client_sent(bytes(Frame::Stdin(full.clone().into()))));
         assert_eq!(outcome, Err(Violation::Credit(Kind::Stdin)));
         let mut passage = Passage::new(false);
-        let outcome = (0..20).try_for_each(|_| {
-            passage.guest_sent(bytes(Frame::Stderr(full.clone().into())))
-        });
+        let outcome =
+            (0..20).try_for_each(|_| passage.guest_sent(bytes(Frame::Stderr(full.clone().into()))));
         assert_eq!(outcome, Err(Violation::Credit(Kind::Stderr)));
         let credit = Frame::Credit {
             channel: Channel::Stdout,
@@ -465,12 +473,18 @@ mod tests {
         let piece = Bytes::from(vec![1u8; 30_000]);
         let most = INITIAL_CREDIT as usize / piece.len();
         for _ in 0..most {
-            passage.guest_sent(bytes(Frame::Stdout(piece.clone()))).unwrap();
+            passage
+                .guest_sent(bytes(Frame::Stdout(piece.clone())))
+                .unwrap();
         }
         assert_eq!(client_frames(&mut passage).len(), most);
         passage.rejoined();
-        passage.guest_sent(bytes(Frame::Stdout(piece.clone()))).unwrap();
-        passage.guest_sent(bytes(Frame::Exit(ExitStatus::Code(3)))).unwrap();
+        passage
+            .guest_sent(bytes(Frame::Stdout(piece.clone())))
+            .unwrap();
+        passage
+            .guest_sent(bytes(Frame::Exit(ExitStatus::Code(3))))
+            .unwrap();
         assert_eq!(client_frames(&mut passage), []);
         assert!(passage.is_exiting() && !passage.has_exited());
         let credit = Frame::Credit {

@@ -78,7 +78,10 @@ impl ConsoleReader {
         file.seek(SeekFrom::Start(0))?;
         file.take(MOST).read_to_end(&mut all)?;
         let found = (!self.mark.is_empty())
-            .then(|| all.windows(self.mark.len()).rposition(|window| window == self.mark))
+            .then(|| {
+                all.windows(self.mark.len())
+                    .rposition(|window| window == self.mark)
+            })
             .flatten();
         Ok(found.map_or(0, |start| (start + self.mark.len()) as u64))
     }
@@ -186,7 +189,11 @@ mod tests {
             ("", 3, ""),
             ("\n\n\n", 1, "\n"),
         ] {
-            assert_eq!(&text[start_of_tail(text.as_bytes(), lines)..], expected, "{text:?}");
+            assert_eq!(
+                &text[start_of_tail(text.as_bytes(), lines)..],
+                expected,
+                "{text:?}"
+            );
         }
     }
 }

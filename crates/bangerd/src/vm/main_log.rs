@@ -87,7 +87,10 @@ impl MainLogWriter {
             let length = fs::metadata(directory.join(segment.file_name()))?.len();
             older.push_back((segment, length));
         }
-        let last = older.back().copied().filter(|(segment, _)| segment.run == run);
+        let last = older
+            .back()
+            .copied()
+            .filter(|(segment, _)| segment.run == run);
         let (segment, length) = match last {
             Some(last) => {
                 older.pop_back();
@@ -116,7 +119,10 @@ impl MainLogWriter {
         let before = self.length;
         if let Err(error) = self.file.write_all(bytes) {
             // Part of it may be there, and must count.
-            self.length = self.file.metadata().map_or(before, |metadata| metadata.len());
+            self.length = self
+                .file
+                .metadata()
+                .map_or(before, |metadata| metadata.len());
             return Err(error);
         }
         self.length += bytes.len() as u64;
@@ -200,9 +206,8 @@ impl MainLogReader {
     /// A segment cannot be read.
     pub fn next(&mut self) -> io::Result<Option<Bytes>> {
         let segments = segments(&self.directory)?;
-        let from = segments.partition_point(|segment| {
-            self.at.is_some_and(|(current, _)| *segment < current)
-        });
+        let from = segments
+            .partition_point(|segment| self.at.is_some_and(|(current, _)| *segment < current));
         for segment in &segments[from..] {
             let position = match self.at {
                 Some((current, position)) if current == *segment => position,
@@ -307,7 +312,11 @@ mod tests {
             writer.append(format!("{line:09}\n").as_bytes()).unwrap();
         }
         let kept = all(directory.path(), None);
-        assert!(kept.len() as u64 <= bound + bound / SEGMENTS + 10, "{}", kept.len());
+        assert!(
+            kept.len() as u64 <= bound + bound / SEGMENTS + 10,
+            "{}",
+            kept.len()
+        );
         assert!(kept.len() as u64 >= bound / 2);
         assert!(kept.ends_with(b"000019999\n"));
         // And over many losses.

@@ -86,11 +86,7 @@ pub fn requested_process(spec: &VmSpec, request: ExecRequest) -> ProcessSpec {
     let own_workdir = request.workdir.is_some() || spec.workdir.is_some();
     ProcessSpec {
         argv: request.command,
-        env: merge_env(
-            image_env
-                .chain(spec.env.iter().cloned())
-                .chain(request.env),
-        ),
+        env: merge_env(image_env.chain(spec.env.iter().cloned()).chain(request.env)),
         user: request
             .user
             .or_else(|| spec.user.clone())

@@ -353,11 +353,8 @@ impl Vms {
                 }
             }
         }
-        Err(ApiError::new(
-            ErrorKind::Internal,
-            "no free name was found",
-        )
-        .hint("give one with --name"))
+        Err(ApiError::new(ErrorKind::Internal, "no free name was found")
+            .hint("give one with --name"))
     }
 
     fn new_name(&self) -> VmName {
@@ -671,11 +668,17 @@ impl Vms {
         check_request(&request)?;
         let agent = self.agent_of(&entry)?;
         let terminal = request.terminal.is_some();
-        let init = entry.view.borrow().observed.init.unwrap_or(InitChoice::Agent);
+        let init = entry
+            .view
+            .borrow()
+            .observed
+            .init
+            .unwrap_or(InitChoice::Agent);
         let mut request = request;
         // Nothing of its own to run leaves a login shell, which is what an empty command means.
-        request.command = main_process::main_command(&entry.spec.image_config, init, &request.command)
-            .unwrap_or_default();
+        request.command =
+            main_process::main_command(&entry.spec.image_config, init, &request.command)
+                .unwrap_or_default();
         let (reply, noted) = oneshot::channel();
         let command = Command::MainWanted {
             command: request.command.clone(),

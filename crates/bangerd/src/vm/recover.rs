@@ -89,24 +89,30 @@ impl Worker {
     /// Brings stored and real state together.
     async fn take_over(&mut self) -> Flow {
         match self.state {
-            State::Running | State::Unresponsive | State::Stopping => match self.find_machine().await {
-                Ok(Some(machine)) => self.adopt_running(machine).await,
-                Ok(None) => return self.ended_unseen().await,
-                Err(error) => {
-                    let reason = with_sources(&error);
-                    self.forget_run().await;
-                    self.fail(
-                        ErrorKind::MachineDied,
-                        format!("the machine of VM {} could not be taken over: {reason}", self.name),
-                        "",
-                    );
+            State::Running | State::Unresponsive | State::Stopping => {
+                match self.find_machine().await {
+                    Ok(Some(machine)) => self.adopt_running(machine).await,
+                    Ok(None) => return self.ended_unseen().await,
+                    Err(error) => {
+                        let reason = with_sources(&error);
+                        self.forget_run().await;
+                        self.fail(
+                            ErrorKind::MachineDied,
+                            format!(
+                                "the machine of VM {} could not be taken over: {reason}",
+                                self.name
+                            ),
+                            "",
+                        );
+                    }
                 }
-            },
+            }
             State::Starting => {
                 self.end_left_machine().await;
                 let ever_ready = self.observed.started_at.is_some();
                 self.forget_run().await;
-                self.release_scope(Scope::after_failed_start(ever_ready)).await;
+                self.release_scope(Scope::after_failed_start(ever_ready))
+                    .await;
                 self.observed.failure = Some(
                     ApiError::new(
                         ErrorKind::BootFailed,
@@ -152,8 +158,9 @@ impl Worker {
             Ok(hello) => {
                 let boot = Boot::of(hello);
                 if self.observed.boot.as_ref() != Some(&boot) {
-                    self.observed.note =
-                        Some("its guest is not the one bangerd left: its agent began anew".to_owned());
+                    self.observed.note = Some(
+                        "its guest is not the one bangerd left: its agent began anew".to_owned(),
+                    );
                     self.observed.boot = Some(boot);
                 }
                 info!(vm = %self.name, "adopted");
@@ -183,7 +190,10 @@ impl Worker {
                 self.happened(Event::Ended);
             }
             Verdict::Died(reason) => {
-                let message = format!("the VMM of VM {} died while bangerd did not run: {reason}", self.name);
+                let message = format!(
+                    "the VMM of VM {} died while bangerd did not run: {reason}",
+                    self.name
+                );
                 self.fail(ErrorKind::MachineDied, message, &console);
             }
         }
@@ -208,7 +218,8 @@ impl Worker {
     }
 
     async fn release_scope(&mut self, scope: Scope) {
-        let released = resources::release(&self.deps.store, &*self.deps.host, &self.id, scope).await;
+        let released =
+            resources::release(&self.deps.store, &*self.deps.host, &self.id, scope).await;
         if released.is_ok() {
             self.observed.machine = None;
         }
@@ -292,14 +303,24 @@ mod tests {
         let note = |text: &str| Verdict::Stopped(Some(text.to_owned()));
         for (was_stopping, same_boot, words, expected) in [
             (true, true, "qemu: oops", Verdict::Stopped(None)),
-            (false, false, "qemu: oops", note("the host was restarted while it ran")),
+            (
+                false,
+                false,
+                "qemu: oops",
+                note("the host was restarted while it ran"),
+            ),
             (
                 false,
                 true,
                 " \n",
                 note("its machine ended while bangerd did not run; how is not known"),
             ),
-            (false, true, "qemu: oops\n", Verdict::Died("qemu: oops".to_owned())),
+            (
+                false,
+                true,
+                "qemu: oops\n",
+                Verdict::Died("qemu: oops".to_owned()),
+            ),
         ] {
             assert_eq!(judge(was_stopping, same_boot, words), expected);
         }

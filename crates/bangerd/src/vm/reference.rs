@@ -33,7 +33,10 @@ pub fn resolve<'a>(
                 ErrorKind::Ambiguous,
                 format!("{reference} is the beginning of {} ids", found.len()),
             )
-            .hint(format!("write more of it; it could be {}", listed.join(", "))))
+            .hint(format!(
+                "write more of it; it could be {}",
+                listed.join(", ")
+            )))
         }
     }
 }

@@ -180,9 +180,12 @@ impl Recipe {
 
         let config = self.boot_config();
         let report = self
-            .in_guest(&launched, deadline, "its agent did not become ready", async {
-                agent.boot(config, bound).await
-            })
+            .in_guest(
+                &launched,
+                deadline,
+                "its agent did not become ready",
+                async { agent.boot(config, bound).await },
+            )
             .await?;
         clock.lap("agent");
         self.became_ready(hello, report, clock);
@@ -339,10 +342,7 @@ impl Recipe {
                 Err(self.ended_early(exit.unwrap_or(Exit::Unknown), machine))
             }
             Ok(Ok(Err(GuestError::Silent { .. }))) | Err(_) => Err(self.boot_error(
-                &format!(
-                    "{overdue} within {:?}",
-                    self.deps.settings.boot_timeout
-                ),
+                &format!("{overdue} within {:?}", self.deps.settings.boot_timeout),
                 Some(machine),
             )),
             Ok(Ok(Err(error))) => {
@@ -369,7 +369,8 @@ impl Recipe {
     }
 
     fn boot_error(&self, why: &str, machine: Option<&Arc<dyn Machine>>) -> ApiError {
-        let console = machine.map_or_else(String::new, |machine| machine.console_tail(CONSOLE_LINES));
+        let console =
+            machine.map_or_else(String::new, |machine| machine.console_tail(CONSOLE_LINES));
         ApiError::new(
             ErrorKind::BootFailed,
             format!("VM {} did not boot: {why}", self.name),
@@ -379,10 +380,16 @@ impl Recipe {
     }
 
     fn launch_error(&self, error: VmmError) -> ApiError {
-        let text = format!("VM {} cannot be launched: {}", self.name, with_sources(&error));
+        let text = format!(
+            "VM {} cannot be launched: {}",
+            self.name,
+            with_sources(&error)
+        );
         match error {
             VmmError::NotInstalled { program } => ApiError::new(ErrorKind::MissingDependency, text)
-                .hint(format!("install {program}; banger doctor tells what else is missing")),
+                .hint(format!(
+                    "install {program}; banger doctor tells what else is missing"
+                )),
             VmmError::Unsupported { .. } => {
                 ApiError::new(ErrorKind::Unsupported, text).hint("see banger doctor")
             }
@@ -456,7 +463,10 @@ fn disks() -> Vec<Disk> {
 /// Stable over the VM's life and different from every other's.
 fn machine_id(id: &VmId) -> String {
     let digest = Sha256::digest(format!("banger machine-id {id}"));
-    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    digest[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// A seed for the guest's kernel; none where the host has none to give, which Linux never says

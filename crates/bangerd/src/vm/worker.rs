@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_protocol::agent::{AgentEvent, MainState as GuestMain, MainStart, MainStatus, OpenRequest};
+use banger_protocol::agent::{
+    AgentEvent, MainStart, MainState as GuestMain, MainStatus, OpenRequest,
+};
 use banger_protocol::api::vm::{MainProcess, MainState};
 use banger_protocol::bytes::ByteString;
 use banger_protocol::error::{ApiError, ErrorKind};
@@ -284,7 +286,8 @@ impl Worker {
                 flow
             }
             Command::MainWanted { command, reply } => {
-                let runs = matches!(&self.observed.main, Some(main) if main.state == MainState::Running);
+                let runs =
+                    matches!(&self.observed.main, Some(main) if main.state == MainState::Running);
                 if !runs {
                     self.observed.main = Some(MainProcess {
                         command,
@@ -710,7 +713,10 @@ impl Worker {
             Stopped::Died { reason } => {
                 self.fail(
                     ErrorKind::MachineDied,
-                    format!("the VMM of VM {} died while it was stopped: {reason}", self.name),
+                    format!(
+                        "the VMM of VM {} died while it was stopped: {reason}",
+                        self.name
+                    ),
                     &console,
                 );
                 self.observed.failure.clone().map_or(Ok(()), Err)
@@ -745,7 +751,9 @@ impl Worker {
         if let Err(error) = released {
             let mut failure = error;
             failure.message = format!("VM {} is not all gone: {}", self.name, failure.message);
-            failure.hint.get_or_insert_with(|| format!("banger vm delete {}", self.name));
+            failure
+                .hint
+                .get_or_insert_with(|| format!("banger vm delete {}", self.name));
             self.observed.failure = Some(failure.clone());
             self.announce(Event::DeleteFailed);
             return Err(failure);
@@ -776,7 +784,11 @@ impl Worker {
     fn wrong_state(&self, deed: &str) -> ApiError {
         ApiError::new(
             ErrorKind::WrongState,
-            format!("cannot {deed} VM {}: it is {}", self.name, self.state.name()),
+            format!(
+                "cannot {deed} VM {}: it is {}",
+                self.name,
+                self.state.name()
+            ),
         )
     }
 

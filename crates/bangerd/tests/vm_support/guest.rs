@@ -125,7 +125,10 @@ impl Guests {
     /// The guest of the latest launch; made at its first connection.
     fn guest(&self, machine: FakeGuest) -> Arc<Guest> {
         let id = machine.config().id.clone();
-        let launch = lock(&self.inner.launches).get(&id).copied().unwrap_or_default();
+        let launch = lock(&self.inner.launches)
+            .get(&id)
+            .copied()
+            .unwrap_or_default();
         let mut by_id = lock(&self.inner.by_id);
         if let Some(known) = by_id.get(&id)
             && known.launch == launch
@@ -277,13 +280,19 @@ impl Guest {
                 }
             }
             OpenRequest::ExecList => {
-                let list = lock(&self.processes).values().map(|process| process.entry()).collect();
+                let list = lock(&self.processes)
+                    .values()
+                    .map(|process| process.entry())
+                    .collect();
                 reply_last(&mut stream, ExecList { execs: list }).await;
             }
             OpenRequest::MainStart(start) => {
                 let main = {
                     let mut main = lock(&self.main);
-                    if main.as_ref().is_some_and(|main| lock(&main.status).is_none()) {
+                    if main
+                        .as_ref()
+                        .is_some_and(|main| lock(&main.status).is_none())
+                    {
                         None
                     } else {
                         let process = Process::start(0, start.process);
@@ -430,7 +439,12 @@ impl Process {
                     .iter()
                     .map(|variable| String::from_utf8_lossy(&variable.0).into_owned())
                     .collect();
-                let text = format!("{} {:?} {:?}", env.join(","), spec.user, spec.terminal.is_some());
+                let text = format!(
+                    "{} {:?} {:?}",
+                    env.join(","),
+                    spec.user,
+                    spec.terminal.is_some()
+                );
                 process.print(text.as_bytes());
                 process.end(ExitStatus::Code(0));
             }
@@ -554,7 +568,10 @@ impl Process {
             let ended = self.status().is_some();
             let piece = lock(&self.log)[at..].to_vec();
             for part in piece.chunks(10_000) {
-                if send(&mut writer, &Frame::Stdout(part.to_vec().into())).await.is_err() {
+                if send(&mut writer, &Frame::Stdout(part.to_vec().into()))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 at += part.len();
@@ -571,7 +588,9 @@ impl Process {
 }
 
 async fn send(writer: &mut StreamWriter, frame: &Frame) -> std::io::Result<()> {
-    writer.write_frame(FrameBuf::copy_of(&frame.to_bytes())).await
+    writer
+        .write_frame(FrameBuf::copy_of(&frame.to_bytes()))
+        .await
 }
 
 /// A client of exec: what it got, and its end of the connection.
@@ -582,7 +601,9 @@ pub struct Client {
 
 impl Client {
     /// Joins a process and returns the client's end.
-    pub fn join(exec: bangerd::exec::GuestExec) -> (Client, tokio::task::JoinHandle<bangerd::exec::JoinEnd>) {
+    pub fn join(
+        exec: bangerd::exec::GuestExec,
+    ) -> (Client, tokio::task::JoinHandle<bangerd::exec::JoinEnd>) {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let joined = tokio::spawn(exec.join(theirs));
         let client = Client {

@@ -167,9 +167,14 @@ pub fn names(directory: &Path) -> Vec<String> {
 
 /// Disks need it; it is essential on Debian, and may be missing elsewhere.
 pub fn have_mke2fs() -> bool {
-    let found = ["/sbin/mke2fs", "/usr/sbin/mke2fs", "/bin/mke2fs", "/usr/bin/mke2fs"]
-        .iter()
-        .any(|path| Path::new(path).exists());
+    let found = [
+        "/sbin/mke2fs",
+        "/usr/sbin/mke2fs",
+        "/bin/mke2fs",
+        "/usr/bin/mke2fs",
+    ]
+    .iter()
+    .any(|path| Path::new(path).exists());
     if !found {
         eprintln!("skipped: mke2fs");
     }
@@ -205,6 +210,9 @@ pub async fn until_state(vms: &Vms, vm: &str, state: VmState) -> Vm {
     };
     match tokio::time::timeout(Duration::from_secs(20), reached).await {
         Ok(vm) => vm,
-        Err(_) => panic!("{vm} is {:?}, not {state:?}", vms.show(vm).await.unwrap().state),
+        Err(_) => panic!(
+            "{vm} is {:?}, not {state:?}",
+            vms.show(vm).await.unwrap().state
+        ),
     }
 }
