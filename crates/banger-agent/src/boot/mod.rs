@@ -138,8 +138,12 @@ impl Machine for InitMachine {
         let mut init = None;
         let upper = enter(config, &mut progress)?;
         crate::shutdown::remember(upper, config.end_by_reset);
-        if config.init == Init::Image {
-            let path = systemd::find_init().ok_or(BootError::NoInit)?;
+        let wanted = match config.init {
+            Init::Agent => None,
+            Init::Image => Some(systemd::find_init().ok_or(BootError::NoInit)?),
+            Init::Auto => systemd::find_init().filter(|path| systemd::is_systemd(path)),
+        };
+        if let Some(path) = wanted {
             systemd::prepare(&path, config.end_by_reset, &mut progress);
             crate::image_init::hand_over(&path).map_err(BootError::InitFailed)?;
             init = Some(path.into_os_string().into());

@@ -38,11 +38,17 @@ pub fn find_init() -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
+/// Whether that init, where its links lead, is systemd.
+pub fn is_systemd(init: &Path) -> bool {
+    std::fs::canonicalize(init)
+        .unwrap_or_else(|_| init.to_owned())
+        .ends_with("systemd")
+}
+
 /// Writes what the init needs. Whatever fails, it can still be executed.
 pub fn prepare(init: &Path, end_by_reset: bool, progress: &mut Progress) {
     progress.tolerate("install the agent for the shutdown", install(end_by_reset));
-    let program = std::fs::canonicalize(init).unwrap_or_else(|_| init.to_owned());
-    if program.ends_with("systemd") {
+    if is_systemd(init) {
         progress.tolerate("write units", write_units(Path::new("/")));
     }
     progress.tolerate(
