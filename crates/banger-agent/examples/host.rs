@@ -3,7 +3,8 @@
 //!
 //! `host SOCKET boot image|agent [COMMAND…]`, `host SOCKET exec COMMAND…`,
 //! `host SOCKET terminal COMMAND…`, `host SOCKET send MIB`, `host SOCKET receive MIB`,
-//! `host SOCKET ask JSON`, `host SOCKET down poweroff|reboot`
+//! `host SOCKET ask JSON`, `host SOCKET down poweroff|reboot`, `host SOCKET watch COMMAND…`: events
+//! from before the command starts until the link closes.
 
 use std::io::Write as _;
 use std::time::Instant;
@@ -65,6 +66,7 @@ async fn main() -> Result<(), Failure> {
                 println!("{}", String::from_utf8_lossy(&line));
             }
         }
+        ("watch", command) => watch(&link, command).await?,
         ("down", [how]) => {
             let how = if how == "reboot" {
                 Down::Reboot
@@ -130,6 +132,17 @@ async fn exec(link: &Link, command: &[String], terminal: Option<Terminal>) -> Re
     let rate = count as f64 / (1 << 20) as f64 / took.as_secs_f64();
     eprintln!("{status} after {took:?}, {count} bytes, {rate:.1} MiB/s");
     Ok(())
+}
+
+async fn watch(link: &Link, command: &[String]) -> Result<(), Failure> {
+    let (_, mut events): (Nothing, _) = ask(link, &OpenRequest::Events).await?;
+    let print = async {
+        while let Ok(Some(line)) = events.read_line(REPLY_LIMIT).await {
+            print!("{}", String::from_utf8_lossy(&line));
+        }
+    };
+    let (_, result) = tokio::join!(print, exec(link, command, None));
+    result
 }
 
 async fn show(mut stream: LinkStream) -> Result<(u64, String), Failure> {

@@ -85,6 +85,9 @@ fn write_units(root: &Path) -> io::Result<()> {
         std::fs::create_dir_all(&wants)?;
         symlink(format!("../{name}"), wants.join(name))?;
     }
+    for name in units::MASKED {
+        symlink("/dev/null", units.join(name))?;
+    }
     Ok(())
 }
 
@@ -101,5 +104,7 @@ mod tests {
         assert!(text.contains("RemainAfterExit=yes"));
         let wanted = units.join("sysinit.target.wants/banger-vsock-agent.service");
         assert_eq!(std::fs::read_to_string(wanted).unwrap(), text);
+        let masked = std::fs::read_link(units.join("serial-getty@ttyS0.service"));
+        assert_eq!(masked.unwrap(), Path::new("/dev/null"));
     }
 }

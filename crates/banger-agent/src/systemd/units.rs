@@ -6,6 +6,11 @@ pub const UNITS: [(&str, &str); 1] = [("banger-vsock-agent.service", AGENT)];
 /// Target, and the unit it wants.
 pub const WANTED: [(&str, &str); 1] = [("sysinit.target", "banger-vsock-agent.service")];
 
+/// Units that are not to run. The serial console is a log that nobody can type into; without udev
+/// a login on it would also keep the machine "starting" for 90 seconds, until systemd gives up
+/// waiting for the device.
+pub const MASKED: [&str; 1] = ["serial-getty@ttyS0.service"];
+
 /// The agent was there before systemd and is not its child: the unit asks it, and stays active.
 const AGENT: &str = "\
 [Unit]
