@@ -16,7 +16,11 @@ use tokio::io::AsyncWriteExt as _;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
-    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, 8<<20); libc::mallopt(libc::M_TOP_PAD, 1<<20); libc::mallopt(libc::M_MMAP_THRESHOLD, 1<<20); }
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 8 << 20);
+        libc::mallopt(libc::M_TOP_PAD, 1 << 20);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
     init::prepare(&mut Progress::default())?;
     let raw = init::find_port("raw")?;
     std::thread::spawn(move || {

@@ -53,8 +53,9 @@ pub async fn run(agent: Arc<Agent>, mut requests: mpsc::UnboundedReceiver<Shutdo
     if is_init() {
         end_processes(&agent, Duration::from_millis(shutdown.grace_ms)).await;
     } else {
-        ask_init(&agent, shutdown.how);
-        sleep(Duration::from_millis(shutdown.grace_ms)).await;
+        let grace = Duration::from_millis(shutdown.grace_ms);
+        // Ends when the init kills us, or stops the kernel.
+        let _ = tokio::time::timeout(grace, ask_init(&agent, shutdown.how)).await;
         log::warn("the image's init did not end the machine in time");
         signal_all(libc::SIGKILL);
     }
@@ -135,19 +136,37 @@ fn signal_all(number: i32) {
     unsafe { libc::kill(-1, number) };
 }
 
-/// Tells process 1 in its language.
-fn ask_init(agent: &Agent, how: Down) {
-    let name = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
-    if name.trim_end() == "systemd" {
-        let number = match how {
-            Down::PowerOff => libc::SIGRTMIN() + 4,
-            Down::Reboot => libc::SIGRTMIN() + 5,
-        };
-        // SAFETY: no memory is involved.
-        unsafe { libc::kill(1, number) };
-        return;
+/// How often systemd is told: the kernel drops what comes before systemd listens, and systemd
+/// does not mind to be told what it is doing.
+const REPEAT: Duration = Duration::from_millis(500);
+
+/// Tells process 1 in its language. Never returns.
+async fn ask_init(agent: &Agent, how: Down) {
+    if !systemd_is_init() {
+        run_tool(agent, how);
+        return std::future::pending().await;
     }
-    // Each other init has a tool of its own, and they all have the same name.
+    let number = match how {
+        Down::PowerOff => libc::SIGRTMIN() + 4,
+        Down::Reboot => libc::SIGRTMIN() + 5,
+    };
+    loop {
+        // Its shutdown program follows it as process 1, and wants no signals.
+        if systemd_is_init() {
+            // SAFETY: no memory is involved.
+            unsafe { libc::kill(1, number) };
+        }
+        sleep(REPEAT).await;
+    }
+}
+
+/// By its file: it gives itself its name only after a while.
+fn systemd_is_init() -> bool {
+    std::fs::read_link("/proc/1/exe").is_ok_and(|path| path.ends_with("systemd"))
+}
+
+/// Each init but systemd has a tool of its own, and they all have the same name.
+fn run_tool(agent: &Agent, how: Down) {
     let tool = match how {
         Down::PowerOff => "poweroff",
         Down::Reboot => "reboot",

@@ -148,6 +148,9 @@ impl Machine for InitMachine {
             crate::image_init::hand_over(&path).map_err(BootError::InitFailed)?;
             init = Some(path.into_os_string().into());
             progress.phase("init");
+        } else {
+            // Beside an image's init only the agent gets more than the kernel gives to all.
+            crate::image_init::raise_limits();
         }
         Ok(BootReport {
             init,
