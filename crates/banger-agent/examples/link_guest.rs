@@ -16,11 +16,6 @@ use tokio::io::AsyncWriteExt as _;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
-    unsafe {
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 8 << 20);
-        libc::mallopt(libc::M_TOP_PAD, 1 << 20);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
-    }
     init::prepare(&mut Progress::default())?;
     let raw = init::find_port("raw")?;
     std::thread::spawn(move || {
@@ -83,6 +78,7 @@ fn serve_raw(mut port: File) -> std::io::Result<()> {
 
 async fn serve_stream(mut incoming: Incoming) -> std::io::Result<()> {
     let request = incoming.request().await?;
+    let block = vec![0; MAX_PAYLOAD];
     let mut left: usize = String::from_utf8_lossy(&request).parse().unwrap_or(0);
     let stream = &mut incoming.stream;
     if left == 0 {
@@ -91,7 +87,7 @@ async fn serve_stream(mut incoming: Incoming) -> std::io::Result<()> {
     while left > 0 {
         let count = left.min(MAX_PAYLOAD);
         let mut frame = FrameBuf::with_capacity(count);
-        frame.append_with(|bytes| unsafe { bytes.set_len(bytes.len() + count) });
+        frame.append(&block[..count]);
         stream.write_frame(frame).await?;
         left -= count;
     }

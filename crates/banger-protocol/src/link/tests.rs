@@ -367,7 +367,7 @@ async fn rules_are_enforced_against_the_guest() {
         payload: Bytes::from(vec![0; length]),
     };
     let empty = std::iter::repeat_n(data(1, 0), 1_000_000 / 9).collect::<Vec<_>>();
-    let flood = vec![data(1, MAX_PAYLOAD); 9];
+    let flood = vec![data(1, MAX_PAYLOAD); WINDOW as usize / MAX_PAYLOAD + 1];
     let open = Frame::Open {
         stream: 9,
         total: 0,
