@@ -450,6 +450,13 @@ async fn a_terminal_takes_the_keys() {
     assert_eq!(client.text(), "ready\r\nline\r\nover\r\n");
     let mut client = Client::exec(&host, spec()).await;
     client.until(|client| client.text().contains("ready")).await;
+    // Once cat answers: a shell that is about to become cat may lose the signal.
+    client
+        .send(Frame::Stdin(Bytes::from_static(b"line\n")))
+        .await;
+    client
+        .until(|client| client.text().contains("ready\r\nline\r\n"))
+        .await;
     client.send(Frame::Stdin(Bytes::from_static(b"\x03"))).await;
     assert_eq!(client.exit().await, ExitStatus::Signal(2));
 }
