@@ -1,7 +1,8 @@
 //! What `link_host` measures against: an /init that does nothing but move bytes, on the agent's
 //! port through the link, and bare on a second port named `raw`.
 //!
-//! A request is the number of bytes to send; with 0 it takes in everything instead.
+//! A request is the number of bytes to send; with 0 it takes in everything instead. Both ports
+//! send what they read from /dev/zero, as exec sends what it reads from a pipe.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -49,6 +50,7 @@ fn main() -> Result<(), Failure> {
 /// A line with the number of bytes to send, or, with a minus, to take in.
 fn serve_raw(mut port: File) -> std::io::Result<()> {
     let mut block = vec![0; MAX_FRAME];
+    let mut zero = File::open("/dev/zero")?;
     loop {
         let mut line = Vec::new();
         while line.last() != Some(&b'\n') {
@@ -65,6 +67,7 @@ fn serve_raw(mut port: File) -> std::io::Result<()> {
         while left > 0 {
             let count = left.min(block.len());
             left -= if number > 0 {
+                zero.read_exact(&mut block[..count])?;
                 port.write(&block[..count])?
             } else {
                 port.read(&mut block[..count])?
@@ -78,7 +81,7 @@ fn serve_raw(mut port: File) -> std::io::Result<()> {
 
 async fn serve_stream(mut incoming: Incoming) -> std::io::Result<()> {
     let request = incoming.request().await?;
-    let block = vec![0; MAX_PAYLOAD];
+    let zero = File::open("/dev/zero")?;
     let mut left: usize = String::from_utf8_lossy(&request).parse().unwrap_or(0);
     let stream = &mut incoming.stream;
     if left == 0 {
@@ -87,9 +90,11 @@ async fn serve_stream(mut incoming: Incoming) -> std::io::Result<()> {
     while left > 0 {
         let count = left.min(MAX_PAYLOAD);
         let mut frame = FrameBuf::with_capacity(count);
-        frame.append(&block[..count]);
+        frame
+            .append_with(|bytes| rustix::io::read(&zero, rustix::buffer::spare_capacity(bytes)))?;
+        frame.truncate(count);
+        left -= frame.len();
         stream.write_frame(frame).await?;
-        left -= count;
     }
     stream.shutdown().await
 }
