@@ -89,10 +89,18 @@ const DEV_LINKS: [(&str, &str); 4] = [
     ("/dev/stderr", "/proc/self/fd/2"),
 ];
 
+/// A symlink of the image's could lead anywhere, by way of /proc even to the root itself.
+fn ensure_mount_point(path: &Path) -> std::io::Result<()> {
+    if path.is_symlink() {
+        std::fs::remove_file(path)?;
+    }
+    ensure_directory(path, 0o755)
+}
+
 /// Mounts all of them in the root of this process.
 pub fn mount_all(progress: &mut Progress) -> Result<(), BootError> {
     for entry in &MOUNTS {
-        let result = ensure_directory(Path::new(entry.at), 0o755).and_then(|()| {
+        let result = ensure_mount_point(Path::new(entry.at)).and_then(|()| {
             Ok(mount(
                 entry.kind,
                 entry.at,
@@ -114,4 +122,25 @@ pub fn mount_all(progress: &mut Progress) -> Result<(), BootError> {
     }
     progress.tolerate("create /tmp", ensure_directory(Path::new("/tmp"), 0o1777));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_mount_point_is_no_symlink() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        symlink("/", path("run")).unwrap();
+        std::fs::write(path("dev"), "").unwrap();
+        std::fs::create_dir(path("sys")).unwrap();
+        std::fs::write(path("sys/kept"), "").unwrap();
+        for name in ["run", "dev", "sys", "proc"] {
+            ensure_mount_point(&path(name)).unwrap();
+            assert!(path(name).symlink_metadata().unwrap().is_dir(), "{name}");
+        }
+        assert!(path("sys/kept").exists());
+    }
 }

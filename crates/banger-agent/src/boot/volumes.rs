@@ -53,7 +53,7 @@ pub fn mount_all(upper: &OwnedFd, declared: &[ByteString], progress: &mut Progre
     }
     wanted.extend(home_stores(&Accounts::read(Path::new("/"))));
     for path in declared.iter().take(MAX_DECLARED) {
-        match checked(path) {
+        match checked(Path::new(path.as_os_str())) {
             Some(path) => {
                 wanted.entry(path).or_insert(ROOT);
             }
@@ -79,8 +79,7 @@ fn home_stores(accounts: &Accounts) -> Vec<(PathBuf, Owner)> {
 }
 
 /// A path that may be mounted over.
-fn checked(path: &ByteString) -> Option<PathBuf> {
-    let path = Path::new(path.as_os_str());
+fn checked(path: &Path) -> Option<PathBuf> {
     let plain: PathBuf = path.components().collect();
     let all_normal = plain
         .components()
@@ -94,6 +93,12 @@ fn checked(path: &ByteString) -> Option<PathBuf> {
             .iter()
             .any(|system| plain.starts_with(system));
     usable.then_some(plain)
+}
+
+/// Whether the image's symlinks lead a usable path to one that is not, such as the root.
+fn leads_astray(path: &Path) -> bool {
+    path.canonicalize()
+        .is_ok_and(|path| checked(&path).is_none())
 }
 
 /// The name of a path's directory on the disk.
@@ -112,6 +117,9 @@ fn escaped(path: &Path) -> Option<String> {
 
 fn mount(upper: &OwnedFd, path: &Path, owner: Owner) -> io::Result<()> {
     let name = escaped(path).ok_or(io::ErrorKind::InvalidFilename)?;
+    if leads_astray(path) {
+        return Err(io::Error::other("a symlink leads to a system directory"));
+    }
     // The disk is not below our root any more; its descriptor still is where it was.
     let volumes = PathBuf::from(format!("/proc/self/fd/{}/volumes", upper.as_raw_fd()));
     let volume = volumes.join(&name);
@@ -163,9 +171,30 @@ mod tests {
             (b"/a\0b", None),
         ];
         for (path, expected) in cases {
-            let path = ByteString(path.to_vec());
-            assert_eq!(checked(&path), expected.map(PathBuf::from), "{path:?}");
+            let path = Path::new(OsStr::from_bytes(path));
+            assert_eq!(checked(path), expected.map(PathBuf::from), "{path:?}");
         }
+    }
+
+    #[test]
+    fn symlinks_to_system_directories_are_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::create_dir(path("real")).unwrap();
+        let links = [
+            ("plain", "real", false),
+            ("dangling", "nowhere", false),
+            ("root", "/", true),
+            ("up", "../../../../../../../../..", true),
+            ("magic", "/proc/self/root", true),
+            ("system", "/dev/pts", true),
+        ];
+        for (name, target, astray) in links {
+            std::os::unix::fs::symlink(target, path(name)).unwrap();
+            assert_eq!(leads_astray(&path(name)), astray, "{name}");
+        }
+        assert!(!leads_astray(&path("real")));
+        assert!(!leads_astray(&path("missing")));
     }
 
     #[test]
