@@ -77,10 +77,21 @@ pub fn against_the_usual_tools(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-fn measure(banger: &Banger, registry: &Registry, work: &Path, layout: &Path, what: &str, rounds: usize) -> Result<()> {
+fn measure(
+    banger: &Banger,
+    registry: &Registry,
+    work: &Path,
+    layout: &Path,
+    what: &str,
+    rounds: usize,
+) -> Result<()> {
     let name = what.replace(' ', "-");
     let reference = format!("{}/{name}:bench", registry.address);
-    run(&mut skopeo(&["copy", "--quiet", "--dest-tls-verify=false"], &format!("oci:{}:bench", layout.display()), &format!("docker://{reference}")))?;
+    run(&mut skopeo(
+        &["copy", "--quiet", "--dest-tls-verify=false"],
+        &format!("oci:{}:bench", layout.display()),
+        &format!("docker://{reference}"),
+    ))?;
     let (mut ours, mut theirs, mut floor) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         ours.push(timed(|| output(&mut banger.command(&["image", "pull", &reference])))?.0);
@@ -93,43 +104,81 @@ fn measure(banger: &Banger, registry: &Registry, work: &Path, layout: &Path, wha
     let peak = peak_mib(status["pid"].as_i64().unwrap_or_default());
     let (ours, theirs, floor) = (median(&mut ours), median(&mut theirs), median(&mut floor));
     let more = json!({ "ours_ms": ours, "by_hand_ms": theirs, "floor_ms": floor, "bangerd_peak_mib": peak });
-    report(&format!("import {what} / (skopeo copy + umoci unpack + mkfs.ext4 -d)"), ours / theirs, "ratio", "<= 0.1", more);
-    report(&format!("import {what} / (download + decompress + hash + write)"), ours / floor, "ratio", "<= 1.2", Value::Null);
+    report(
+        &format!("import {what} / (skopeo copy + umoci unpack + mkfs.ext4 -d)"),
+        ours / theirs,
+        "ratio",
+        "<= 0.1",
+        more,
+    );
+    report(
+        &format!("import {what} / (download + decompress + hash + write)"),
+        ours / floor,
+        "ratio",
+        "<= 1.2",
+        Value::Null,
+    );
     Ok(())
 }
 
 fn skopeo(arguments: &[&str], from: &str, to: &str) -> Command {
     let mut command = Command::new("skopeo");
-    command.arg("--insecure-policy").args(arguments).args([from, to]);
+    command
+        .arg("--insecure-policy")
+        .args(arguments)
+        .args([from, to]);
     command
 }
 
 /// What one does without banger.
 fn by_hand(reference: &str, work: &Path) -> Result<()> {
-    let (layout, bundle, disk) = (work.join("hand-oci"), work.join("hand-bundle"), work.join("hand.ext4"));
+    let (layout, bundle, disk) = (
+        work.join("hand-oci"),
+        work.join("hand-bundle"),
+        work.join("hand.ext4"),
+    );
     for path in [&layout, &bundle] {
         let _ = fs::remove_dir_all(path);
     }
     let _ = fs::remove_file(&disk);
-    output(&mut skopeo(&["copy", "--quiet", "--src-tls-verify=false"], &format!("docker://{reference}"), &format!("oci:{}:x", layout.display())))?;
-    output(Command::new("umoci").args(["unpack", "--image", &format!("{}:x", layout.display())]).arg(&bundle))?;
+    output(&mut skopeo(
+        &["copy", "--quiet", "--src-tls-verify=false"],
+        &format!("docker://{reference}"),
+        &format!("oci:{}:x", layout.display()),
+    ))?;
+    output(
+        Command::new("umoci")
+            .args(["unpack", "--image", &format!("{}:x", layout.display())])
+            .arg(&bundle),
+    )?;
     output(Command::new("truncate").args(["-s", "4G"]).arg(&disk))?;
-    output(Command::new("mkfs.ext4").arg("-q").arg("-F").arg("-d").arg(bundle.join("rootfs")).arg(&disk))?;
+    output(
+        Command::new("mkfs.ext4")
+            .arg("-q")
+            .arg("-F")
+            .arg("-d")
+            .arg(bundle.join("rootfs"))
+            .arg(&disk),
+    )?;
     Ok(())
 }
 
 /// The same bytes with the same libraries: no tree, no file system.
 fn download_and_write(address: &str, name: &str, path: &Path) -> Result<()> {
     let failed = |error: std::io::Error| format!("the floor: {error}");
-    let manifest: Value = serde_json::from_reader(get(address, &format!("/v2/{name}/manifests/bench"))?)
-        .map_err(|error| format!("the floor's manifest: {error}"))?;
+    let manifest: Value =
+        serde_json::from_reader(get(address, &format!("/v2/{name}/manifests/bench"))?)
+            .map_err(|error| format!("the floor's manifest: {error}"))?;
     let mut file = File::create(path).map_err(failed)?;
     for layer in manifest["layers"].as_array().into_iter().flatten() {
         let digest = layer["digest"].as_str().unwrap_or_default();
         let body = get(address, &format!("/v2/{name}/blobs/{digest}"))?;
         let (full, chunks) = std::sync::mpsc::sync_channel::<Vec<u8>>(6);
         let reader = std::thread::spawn(move || -> std::io::Result<()> {
-            let mut decoder = MultiGzDecoder::new(Hashing { inner: body, hash: Sha256::new() });
+            let mut decoder = MultiGzDecoder::new(Hashing {
+                inner: body,
+                hash: Sha256::new(),
+            });
             loop {
                 let mut chunk = vec![0; 512 << 10];
                 let mut filled = 0;
@@ -151,7 +200,10 @@ fn download_and_write(address: &str, name: &str, path: &Path) -> Result<()> {
             file.write_all(&chunk).map_err(failed)?;
         }
         std::hint::black_box(hash.finalize());
-        reader.join().map_err(|_| "the floor panicked".to_owned())?.map_err(failed)?;
+        reader
+            .join()
+            .map_err(|_| "the floor panicked".to_owned())?
+            .map_err(failed)?;
     }
     file.sync_all().map_err(failed)
 }
@@ -198,7 +250,9 @@ fn minbase_layout(work: &Path) -> Result<PathBuf> {
         return Ok(layout);
     }
     let tar = work.join("minbase.tar");
-    run(Command::new("mmdebstrap").args(["--quiet", "--variant=minbase", "bookworm"]).arg(&tar))?;
+    run(Command::new("mmdebstrap")
+        .args(["--quiet", "--variant=minbase", "bookworm"])
+        .arg(&tar))?;
     pack(&layout, work, &tar)?;
     Ok(layout)
 }
@@ -215,11 +269,17 @@ fn small_files_layout(work: &Path) -> Result<PathBuf> {
         fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         for file in 0..100 {
             let bytes = vec![b'a' + (file % 26) as u8; (directory * 100 + file) * 37 % 4096];
-            fs::write(path.join(format!("file-{file}")), bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+            fs::write(path.join(format!("file-{file}")), bytes)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
         }
     }
     let tar = work.join("small.tar");
-    run(Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(&tar).arg("."))?;
+    run(Command::new("tar")
+        .arg("-C")
+        .arg(&tree)
+        .arg("-cf")
+        .arg(&tar)
+        .arg("."))?;
     let _ = fs::remove_dir_all(&tree);
     pack(&layout, work, &tar)?;
     Ok(layout)
@@ -230,11 +290,22 @@ fn pack(layout: &Path, work: &Path, tar: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(&bundle);
     let _ = fs::remove_dir_all(layout);
     let image = format!("{}:bench", layout.display());
-    run(Command::new("umoci").arg("init").arg("--layout").arg(layout))?;
+    run(Command::new("umoci")
+        .arg("init")
+        .arg("--layout")
+        .arg(layout))?;
     run(Command::new("umoci").args(["new", "--image", &image]))?;
-    run(Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle))?;
-    run(Command::new("tar").arg("-C").arg(bundle.join("rootfs")).arg("-xpf").arg(tar))?;
-    run(Command::new("umoci").args(["repack", "--image", &image]).arg(&bundle))?;
+    run(Command::new("umoci")
+        .args(["unpack", "--image", &image])
+        .arg(&bundle))?;
+    run(Command::new("tar")
+        .arg("-C")
+        .arg(bundle.join("rootfs"))
+        .arg("-xpf")
+        .arg(tar))?;
+    run(Command::new("umoci")
+        .args(["repack", "--image", &image])
+        .arg(&bundle))?;
     let _ = fs::remove_dir_all(&bundle);
     let _ = fs::remove_file(tar);
     Ok(())
@@ -246,7 +317,13 @@ fn peak_mib(pid: i64) -> f64 {
         .and_then(|text| {
             text.lines()
                 .find_map(|line| line.strip_prefix("VmHWM:"))
-                .and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok())
+                .and_then(|line| {
+                    line.trim()
+                        .trim_end_matches(" kB")
+                        .trim()
+                        .parse::<f64>()
+                        .ok()
+                })
         })
         .map_or(0.0, |kib| kib / 1024.0)
 }

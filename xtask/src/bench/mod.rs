@@ -24,13 +24,34 @@ struct Scenario {
 }
 
 const SCENARIOS: [Scenario; 7] = [
-    Scenario { name: "boot", run: boot::run_against_raw_qemu },
-    Scenario { name: "create", run: boot::own_work_of_a_create },
-    Scenario { name: "import", run: import::against_the_usual_tools },
-    Scenario { name: "disk", run: disk::what_a_vm_adds },
-    Scenario { name: "list", run: commands::list_of_a_thousand },
-    Scenario { name: "exec", run: commands::exec_true },
-    Scenario { name: "link", run: link::throughput },
+    Scenario {
+        name: "boot",
+        run: boot::run_against_raw_qemu,
+    },
+    Scenario {
+        name: "create",
+        run: boot::own_work_of_a_create,
+    },
+    Scenario {
+        name: "import",
+        run: import::against_the_usual_tools,
+    },
+    Scenario {
+        name: "disk",
+        run: disk::what_a_vm_adds,
+    },
+    Scenario {
+        name: "list",
+        run: commands::list_of_a_thousand,
+    },
+    Scenario {
+        name: "exec",
+        run: commands::exec_true,
+    },
+    Scenario {
+        name: "link",
+        run: link::throughput,
+    },
 ];
 
 /// What the scenarios share: release programs and a daemon with kernel and image.
