@@ -1,4 +1,8 @@
 //! The default image, built for real by mmdebstrap, as a stream.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that is wrong, and not only in its `#[test]` function"
+)]
 
 use std::path::Path;
 use std::process::Stdio;

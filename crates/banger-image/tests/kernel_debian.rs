@@ -1,5 +1,9 @@
 //! Debian's own kernel, whole: from the mirror through the store and the initramfs to a boot.
 //! One test, since the package has 26 MB and is fetched once per run.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that is wrong, and not only in its `#[test]` function"
+)]
 
 use std::path::Path;
 use std::process::{Command, Stdio};

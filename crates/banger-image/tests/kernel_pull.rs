@@ -1,5 +1,9 @@
 //! Kernels through real apt, from repositories on this disk: what is accepted, what is refused, and
 //! what is left behind. The archive of Debian itself is in `kernel_debian.rs`.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that is wrong, and not only in its `#[test]` function"
+)]
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

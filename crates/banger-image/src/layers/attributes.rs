@@ -140,7 +140,10 @@ fn refused(name: &[u8], reason: &'static str) -> EntryError {
 mod tests {
     use super::*;
 
-    fn encoded(names: &[(&str, &[u8])]) -> (Result<Option<Box<[u8]>>, EntryError>, Vec<String>) {
+    type Encoded = Result<Option<Box<[u8]>>, EntryError>;
+
+    /// What the attributes become, and the names of those that were dropped.
+    fn encoded(names: &[(&str, &[u8])]) -> (Encoded, Vec<String>) {
         let xattrs = names
             .iter()
             .map(|(name, value)| Xattr {

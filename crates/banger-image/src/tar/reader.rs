@@ -79,7 +79,13 @@ impl<'s, S: Stream> Reader<'s, S> {
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         while self.piece()?.is_some() {}
         let padding = mem::take(&mut self.content).padding;
-        self.skip(padding, "a file's padding")?;
+        match self.skip(padding, "a file's padding") {
+            // `umoci insert` does not pad the last file of its layers, and other readers take them.
+            Err(ReadError::Tar(TarError::Truncated { .. })) if !self.end_marker_required => {
+                return Ok(None);
+            }
+            result => result?,
+        }
         let mut extensions = Extensions::default();
         let (mut long_name, mut long_target) = (None, None);
         let mut first = true;
@@ -486,6 +492,39 @@ mod tests {
                 ("last".to_owned(), b"1".to_vec()),
             ];
             assert_eq!(seen, expected, "{piece}");
+        }
+    }
+
+    #[test]
+    fn without_a_marker_the_last_padding_may_be_cut() {
+        let bytes = [member(b'0', "a", b"1"), member(b'0', "b", &[b'2'; 513])].concat();
+        let unpadded = bytes.len() - 511;
+        for (length, required, expected) in [
+            (bytes.len(), false, Ok(2)),
+            (unpadded, false, Ok(2)),
+            (unpadded + 1, false, Ok(2)),
+            (unpadded - 1, false, Err("a file")),
+            (513, false, Ok(1)),
+            (514, false, Ok(1)),
+            (700, false, Ok(1)),
+            (1100, false, Err("a header")),
+            (unpadded, true, Err("a file's padding")),
+        ] {
+            let mut stream = Slow {
+                bytes: &bytes[..length],
+                piece: 100,
+            };
+            let mut reader = Reader::new(&mut stream, required);
+            let mut count = 0;
+            let result = loop {
+                match reader.next_entry() {
+                    Ok(Some(_)) => count += 1,
+                    Ok(None) => break Ok(count),
+                    Err(ReadError::Tar(TarError::Truncated { what })) => break Err(what),
+                    Err(error) => panic!("{length}: {error:?}"),
+                }
+            };
+            assert_eq!(result, expected, "{length}");
         }
     }
 }

@@ -110,9 +110,9 @@ fn write(file: &File, layers: &[Vec<u8>]) {
     for layer in layers {
         writer
             .add_layer(&layer[..], Compression::Plain, None)
-            .unwrap();
+            .expect("the layer is good");
     }
-    writer.finish().unwrap();
+    writer.finish().expect("the file takes all");
 }
 
 #[test]

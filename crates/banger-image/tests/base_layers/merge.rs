@@ -45,7 +45,7 @@ pub const CASES: &[Case] = &[
     ),
     (
         "there and back",
-        &["f a=1", "f a/b=2; f .wh.a=", "f a=3"],
+        &["f a=1", "d a; f a/b=2; f .wh.a=", "f a=3"],
         "f a=3",
     ),
     (

@@ -7,7 +7,10 @@ use std::os::unix::fs::{FileExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use banger_image::decompress::Compression;
 use banger_image::digest::Digest;
+use banger_image::layers::BaseWriter;
+use banger_image::limits::Limits;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat};
 use tempfile::TempDir;
 
@@ -83,6 +86,79 @@ fn umoci_merges_alike() {
             &tree(&bundle.join("rootfs"), false),
         );
     }
+}
+
+/// umoci writes layers too: `insert` leaves the last file without its padding and the archive
+/// without its end marker.
+#[test]
+fn layers_written_by_umoci_insert() {
+    if !has("umoci") || !is_root() {
+        return;
+    }
+    let directory = TempDir::with_prefix("umoci-").expect("a temporary directory");
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let lower = layer("d ./; f etc/passwd=root; f opt/old=1; f srv/gone=1");
+    layout(directory.path(), std::slice::from_ref(&lower));
+    let image = format!("{}:x", directory.path().display());
+    fs::create_dir_all(directory.path().join("tree/sub")).expect("make a directory");
+    fs::write(directory.path().join("tree/sub/file"), "odd").expect("write a file");
+    fs::write(directory.path().join("one"), "alone").expect("write a file");
+    for arguments in [
+        &[&at("one"), "/etc/one"][..],
+        &["--opaque", &at("tree"), "/opt"],
+        &["--whiteout", "/srv/gone"],
+    ] {
+        run(
+            "umoci",
+            [&["insert", "--image", &image], arguments].concat(),
+        );
+    }
+    run("umoci", ["unpack", "--image", &image, &at("bundle")]);
+
+    let layers = stored_layers(directory.path());
+    assert_eq!(layers.len(), 4);
+    let (mut file, mut unpadded) = (Vec::new(), 0);
+    let mut writer = BaseWriter::new(&mut file, Limits::default());
+    for (bytes, diff_id) in &layers {
+        let summary = writer
+            .add_layer(&bytes[..], Compression::Auto, Some(*diff_id))
+            .expect("a layer of umoci is taken");
+        unpadded += u32::from(summary.bytes % 512 != 0);
+    }
+    writer.finish().expect("the file takes all");
+    assert!(unpadded > 0, "what this test is about is not there");
+    let Some(mounted) = Mounted::new(&file) else {
+        return;
+    };
+    let unpacked = tree(&directory.path().join("bundle/rootfs"), false);
+    assert_same("insert", &tree(&mounted.root(), false), &unpacked);
+}
+
+/// The stored layers of the image of a layout, and their diff ids.
+fn stored_layers(directory: &Path) -> Vec<(Vec<u8>, Digest)> {
+    let read = |path: &str| fs::read(directory.join(path)).expect("read the layout");
+    let blob = |digest: &serde_json::Value| {
+        let digest = digest.as_str().expect("a digest is a text");
+        read(&format!("blobs/{}", digest.replace(':', "/")))
+    };
+    let json = |bytes: &[u8]| -> serde_json::Value {
+        serde_json::from_slice(bytes).expect("a document of the layout is JSON")
+    };
+    let manifest = json(&blob(&json(&read("index.json"))["manifests"][0]["digest"]));
+    let config = json(&blob(&manifest["config"]["digest"]));
+    let stored = manifest["layers"].as_array().expect("layers are a list");
+    let diff_ids = config["rootfs"]["diff_ids"].as_array();
+    stored
+        .iter()
+        .zip(diff_ids.expect("diff ids are a list"))
+        .map(|(layer, diff_id)| {
+            let diff_id = diff_id.as_str().expect("a digest is a text");
+            (
+                blob(&layer["digest"]),
+                diff_id.parse().expect("a diff id is a digest"),
+            )
+        })
+        .collect()
 }
 
 /// A tree with one of everything a host can make.

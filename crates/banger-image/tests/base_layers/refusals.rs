@@ -171,6 +171,11 @@ fn members() {
             "a",
             "its size of 9223372036854775807 bytes is more than 1125899906842624",
         ),
+        (
+            Member::file("a", "x").size(1 << 62),
+            "a",
+            "its size of 4611686018427387904 bytes is more than 1125899906842624",
+        ),
     ] {
         let text = format!("the layer's entry `{path}` is refused: {text}");
         refused(path, &[archive(&[member])], &text);
@@ -242,7 +247,7 @@ fn archives() {
         ),
         (
             "huge size",
-            [file(1 << 62).bytes(), vec![0; 1024]].concat(),
+            [file(1 << 50).bytes(), vec![0; 1024]].concat(),
             2048,
             "the archive ends in the middle of a file",
         ),
@@ -273,10 +278,9 @@ fn archives() {
         (
             "uid of all ones",
             record("uid", "4294967295"),
-            1536,
+            1024,
             "the uid 4294967295 is out of range",
         ),
-        ("device", with_bytes(156, b"3"), 0, ""),
         (
             "type",
             with_bytes(156, b"M"),
@@ -345,9 +349,15 @@ fn archives() {
         ),
         (
             "lonely",
-            bad_record(b"")[..1024].to_vec(),
+            bad_record(b"")[..512].to_vec(),
+            512,
+            "the archive ends in the middle of a header",
+        ),
+        (
+            "lonely",
+            [&bad_record(b"")[..512], &[0; 1024]].concat(),
             1024,
-            "the archive has no end marker",
+            "the archive ends in the middle of an extended header",
         ),
         (
             "acl",
@@ -377,9 +387,6 @@ fn archives() {
             "the sparse map is malformed: its version is not supported",
         ),
     ] {
-        if text.is_empty() {
-            continue;
-        }
         let text = format!("the layer is not a valid tar archive at byte {offset}: {text}");
         refused(name, &[bytes], &text);
     }

@@ -5,7 +5,10 @@ use std::path::Path;
 use super::*;
 
 /// ustar members: path, type flag, content.
-fn tar(members: &[(&str, u8, &[u8])]) -> Vec<u8> {
+/// Name, type flag and content.
+type Member<'a> = (&'a str, u8, &'a [u8]);
+
+fn tar(members: &[Member<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (path, flag, data) in members {
         let mut header = [0u8; 512];
@@ -117,7 +120,7 @@ fn a_lone_file_is_an_image_whatever_its_name() {
     assert!(contents.images.is_empty());
 }
 
-fn assembled(members: &[(&str, u8, &[u8])]) -> Result<assemble::Assembled, String> {
+fn assembled(members: &[Member<'_>]) -> Result<assemble::Assembled, String> {
     let dir = tempfile::tempdir().unwrap();
     let (spill, target) = (dir.path().join("s"), dir.path().join("t"));
     std::fs::create_dir(&spill).unwrap();
@@ -129,7 +132,7 @@ fn assembled(members: &[(&str, u8, &[u8])]) -> Result<assemble::Assembled, Strin
 
 #[test]
 fn what_holds_no_kernel_or_two_is_refused() {
-    let cases: &[(&[(&str, u8, &[u8])], &str)] = &[
+    let cases: &[(&[Member<'_>], &str)] = &[
         (&[], "no kernel image found among the 0 files given"),
         (
             &[("a", b'0', b"x"), ("b", b'0', b"x")],
