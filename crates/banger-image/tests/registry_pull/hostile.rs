@@ -394,7 +394,7 @@ async fn bad_layers_are_refused_by_name() {
             Kind::InvalidImage,
             "layer 2: the layer's entry `../escape`",
         ),
-        (good[..700].to_vec(), Kind::InvalidImage, "layer 2:"),
+        (good[..512].to_vec(), Kind::InvalidImage, "layer 2:"),
         (b"no tar at all".to_vec(), Kind::InvalidImage, "layer 2:"),
     ] {
         let fake = Fake::honest();
