@@ -178,20 +178,36 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if thread::panicking() {
+            // Nothing may panic now, so only what cannot: end what runs.
+            let _ = self.command(&["daemon", "start"]).output();
+            if let Ok(list) = self.command(&["--json", "vm", "list"]).output()
+                && let Ok(list) = serde_json::from_slice::<Value>(&list.stdout)
+            {
+                for vm in list["vms"].as_array().into_iter().flatten() {
+                    let name = vm["name"].as_str().unwrap_or_default();
+                    let _ = self.command(&["vm", "delete", name]).output();
+                }
+            }
+            let _ = self.command(&["daemon", "stop"]).output();
+            return;
+        }
         let names = self.vm_names();
+        let instance = self.daemon()["instance"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let deleted: Vec<Run> = names
             .iter()
             .map(|name| self.banger(&["vm", "delete", name]))
             .collect();
         let stopped = self.banger(&["daemon", "stop"]);
-        let left = leaks::find(self.root());
-        if !thread::panicking() {
-            for run in deleted {
-                run.ok();
-            }
-            stopped.ok();
-            assert!(left.is_empty(), "left behind: {left:#?}");
+        for run in deleted {
+            run.ok();
         }
+        stopped.ok();
+        let left = leaks::find(self.root(), &instance);
+        assert!(left.is_empty(), "left behind: {left:#?}");
     }
 }
 

@@ -5,12 +5,14 @@ use std::path::Path;
 
 /// Everything on this host that still belongs to the daemon in `root`, after all its VMs were
 /// deleted and it was stopped.
-pub fn find(root: &Path) -> Vec<String> {
+pub fn find(root: &Path, instance: &str) -> Vec<String> {
     let mut left = Vec::new();
     processes(root, &mut left);
     directory(&root.join("state/vms"), &mut left);
     directory(&root.join("state/images/staging"), &mut left);
-    left.extend(cgroups(root));
+    left.extend(cgroups(instance));
+    // Empty disks by size, from which VMs' disks are copied: a cache.
+    left.retain(|path| !path.ends_with("/state/vms/templates"));
     left
 }
 
@@ -40,18 +42,14 @@ fn directory(path: &Path, left: &mut Vec<String>) {
 }
 
 /// Control groups named after the daemon's instance.
-fn cgroups(root: &Path) -> Vec<String> {
-    let Ok(instance) = fs::read_to_string(root.join("state/instance")) else {
-        return Vec::new();
-    };
-    let instance = instance.trim().to_owned();
+fn cgroups(instance: &str) -> Vec<String> {
     let mut left = Vec::new();
     let mut pending = vec![Path::new("/sys/fs/cgroup").to_owned()];
     while let Some(path) = pending.pop() {
         for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if !instance.is_empty() && name.contains(&instance) {
+                if !instance.is_empty() && name.contains(instance) {
                     left.push(entry.path().display().to_string());
                 }
                 pending.push(entry.path());

@@ -162,15 +162,11 @@ fn a_client_that_hangs_up_ends_what_it_ran() {
         .unwrap();
     let mut up = [0; 3];
     client.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
-    assert_eq!(
-        host.sh("box", "pgrep -f 'sleep 100[01]' | wc -l").text(),
-        "2"
-    );
+    let sleeping = |count: &str| host.sh("box", "pgrep -f 'sleep 100[01]' | wc -l").text() == count;
+    wait_until("both sleep", || sleeping("2"));
     client.kill().unwrap();
     client.wait().unwrap();
-    wait_until("the group is gone", || {
-        host.sh("box", "pgrep -f 'sleep 100[01]' | wc -l").text() == "0"
-    });
+    wait_until("the group is gone", || sleeping("0"));
 }
 
 #[test]
