@@ -8,6 +8,7 @@ use std::process::ExitCode;
 mod bench;
 mod build;
 mod check;
+mod fuzz;
 mod run;
 mod soak;
 mod test;

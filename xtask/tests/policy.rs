@@ -1,5 +1,7 @@
 //! Rules of ARCHITECTURE.md that a program can check.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -108,14 +110,16 @@ fn crates_depend_downwards_only() {
 }
 
 /// Modules that start processes. Everything else asks one of them.
-const MAY_SPAWN: [(&str, &str); 5] = [
+const MAY_SPAWN: [(&str, &str); 4] = [
     (
         "banger-host/src/command",
         "the one wrapper through which programs run",
     ),
-    ("banger-vmm/src/jail", "the launcher, which becomes the VMM"),
-    ("banger-vmm/src/launch", "starts the launcher"),
-    ("banger/src/daemon_start", "starts bangerd detached"),
+    (
+        "banger-vmm/src/jail",
+        "starts the launcher, which becomes the VMM",
+    ),
+    ("banger/src/daemon/start", "starts bangerd detached"),
     ("banger-agent/src/", "runs the guest's processes"),
 ];
 
@@ -131,6 +135,9 @@ fn only_these_modules_start_processes() {
     ];
     for (file, text) in sources() {
         if MAY_SPAWN.iter().any(|(module, _)| file.starts_with(module)) {
+            continue;
+        }
+        if file.ends_with("/tests.rs") || file.contains("/tests/") {
             continue;
         }
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
@@ -151,7 +158,7 @@ fn only_these_modules_start_processes() {
 #[test]
 fn no_file_has_a_name_that_says_nothing() {
     let empty = [
-        "util", "utils", "common", "helper", "helpers", "misc", "core", "imp", "base", "data",
+        "util", "utils", "common", "helper", "helpers", "misc", "core", "imp", "data",
     ];
     for (file, _) in sources() {
         for part in file.trim_end_matches(".rs").split('/') {
