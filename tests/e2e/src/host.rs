@@ -25,6 +25,10 @@ pub struct Host {
 impl Host {
     /// A daemon's directory with the fixture's kernel and images. The daemon starts when the CLI
     /// first needs it.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a host is a machine, not a value"
+    )]
     pub fn new() -> Host {
         Host::with_config("")
     }

@@ -7,6 +7,8 @@
 //! Programs come from `BANGER_TEST_PROGRAMS` and the static agent from `BANGER_AGENT`; `cargo xtask
 //! e2e` sets both.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 pub mod fixture;
 pub mod host;
 pub mod leaks;

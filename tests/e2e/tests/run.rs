@@ -1,5 +1,7 @@
 //! `vm run` and `vm create`: what a VM and its `main` are, and when each ends.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::Stdio;
 
 use banger_e2e::host::{Host, wait_until};
