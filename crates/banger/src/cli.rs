@@ -230,3 +230,6 @@ fn refused_value(error: &clap::Error) -> ApiError {
     }
     api_error
 }
+
+#[cfg(test)]
+mod tests;

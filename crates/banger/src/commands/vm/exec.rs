@@ -1,7 +1,5 @@
 //! `banger vm exec`.
 
-use std::ffi::OsString;
-
 use banger_protocol::api::exec::ExecRequest;
 use banger_protocol::api::path;
 use clap::Args;
@@ -32,14 +30,9 @@ in a loop that reads lines, write `banger vm exec VM -- CMD </dev/null`.";
 pub struct Exec {
     /// Name, id or unique beginning of the id
     #[arg(value_name = "VM", add = ArgValueCompleter::new(completion::vms))]
-    vm: String,
-    /// Command and arguments; without it a login shell
-    #[arg(
-        value_name = "CMD",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    command: Vec<OsString>,
+    pub vm: String,
+    #[command(flatten)]
+    pub words: spec::Words,
     /// Run the command on a terminal
     #[arg(long, short)]
     tty: bool,
@@ -54,13 +47,15 @@ pub struct Exec {
 }
 
 pub async fn run(context: &Context, args: Exec) -> Outcome {
-    let plan = process::plan(args.tty, args.interactive, !args.command.is_empty());
+    let words = args.words.all()?;
+    let has_command = !words.is_empty();
+    let plan = process::plan(args.tty, args.interactive, has_command);
     let request = ExecRequest {
         env: args.process.variables(&context.environment)?,
         workdir: args.process.directory()?,
         user: args.process.user,
         // No command is a login shell already.
-        command: spec::command(args.command.clone(), args.shell && !args.command.is_empty()),
+        command: spec::command(words, args.shell && has_command),
         ..ExecRequest::default()
     };
     let client = context.client().await?;

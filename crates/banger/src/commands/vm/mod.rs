@@ -10,7 +10,7 @@ mod process;
 pub mod ps;
 pub mod run;
 pub mod show;
-mod spec;
+pub mod spec;
 pub mod start;
 pub mod stop;
 pub mod wait;

@@ -1,6 +1,5 @@
 //! `banger vm run`.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use banger_protocol::api::exec::ExecRequest;
@@ -46,17 +45,9 @@ stderr is {\"exit\": …} or {\"error\": …}.";
 pub struct Run {
     /// Local name, catalog name or any reference, pulled where it is not here
     #[arg(value_name = "IMAGE", add = ArgValueCompleter::new(completion::images))]
-    positional: Option<String>,
-    /// Command and arguments, exactly what runs
-    #[arg(
-        value_name = "CMD",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    command: Vec<OsString>,
-    /// Command and arguments
-    #[arg(value_name = "CMD", last = true, hide = true)]
-    after_dashes: Vec<OsString>,
+    pub positional: Option<String>,
+    #[command(flatten)]
+    pub words: spec::Words,
     /// The same as the positional IMAGE
     #[arg(long, value_name = "IMAGE", add = ArgValueCompleter::new(completion::images))]
     image: Option<String>,
@@ -79,16 +70,8 @@ pub struct Run {
     machine: Machine,
 }
 
-impl Run {
-    fn words(&mut self) -> Vec<OsString> {
-        let mut words = std::mem::take(&mut self.command);
-        words.append(&mut self.after_dashes);
-        words
-    }
-}
-
-pub async fn run(context: &Context, mut args: Run) -> Outcome {
-    let words = args.words();
+pub async fn run(context: &Context, args: Run) -> Outcome {
+    let words = args.words.all()?;
     let plan = process::plan(args.tty, args.interactive, !words.is_empty());
     let command = spec::command(words, args.shell);
     let image = spec::image(args.image, args.positional)?;

@@ -57,6 +57,35 @@ pub struct Process {
     pub workdir: Option<OsString>,
 }
 
+/// The command of `run` and `exec`, behind `--` or not. Two positionals, because only the last one
+/// of a command line can hold what follows `--` while the one before it is left out.
+#[derive(Debug, Default, Args)]
+pub struct Words {
+    /// Command and arguments, exactly what runs
+    #[arg(value_name = "CMD", num_args = 0.., allow_hyphen_values = true)]
+    bare: Vec<OsString>,
+    /// Command and arguments
+    #[arg(value_name = "CMD", last = true, hide = true)]
+    after_dashes: Vec<OsString>,
+}
+
+impl Words {
+    /// All of them in order.
+    ///
+    /// # Errors
+    /// The first looks like a flag that banger does not have, and is not behind `--`.
+    pub fn all(self) -> Result<Vec<OsString>, ApiError> {
+        if let Some(word) = self.bare.first().filter(|w| w.as_bytes().starts_with(b"-")) {
+            return Err(ApiError::new(
+                ErrorKind::InvalidArgument,
+                format!("there is no flag {word:?} here"),
+            )
+            .hint("put -- before a command that begins with a dash"));
+        }
+        Ok([self.bare, self.after_dashes].concat())
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Init {
     Agent,
