@@ -236,7 +236,12 @@ mod tests {
 
     #[test]
     fn places() {
-        let cases: &[(&[(&str, &str)], u32, [&str; 3])] = &[
+        type Case = (
+            &'static [(&'static str, &'static str)],
+            u32,
+            [&'static str; 3],
+        );
+        let cases: &[Case] = &[
             (
                 &[("BANGER_ROOT", "/b"), ("HOME", "/home/u")],
                 1000,

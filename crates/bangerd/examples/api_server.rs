@@ -6,6 +6,8 @@
 //! Limits: bytes are copied between TCP and the daemon's socket unseen; the product has no such
 //! listener.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[expect(dead_code, reason = "tests use the rest of it")]
 #[path = "../tests/vm_support/mod.rs"]
 mod vm_support;

@@ -38,6 +38,9 @@ const EVENT_LIMIT: usize = 64 * 1024;
 /// Least time between two events that are looked at: a guest cannot keep the daemon busy.
 const EVENT_PACE: Duration = Duration::from_millis(20);
 
+/// How long the events of a lost link are still looked at.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
+
 /// Between two attempts to reach the agent: first, and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
@@ -193,6 +196,15 @@ impl Agent {
         Ok(self.link(bound).await?.1)
     }
 
+    /// Waits until there is no link: all that came over the last one has been told then.
+    pub async fn disconnected(&self) {
+        let mut connection = self.connection.clone();
+        // A keeper that is gone holds no link either.
+        let _ = connection
+            .wait_for(|connection| !matches!(connection, Connection::Up { .. }))
+            .await;
+    }
+
     /// Asks something and returns the answer and what follows it.
     ///
     /// # Errors
@@ -322,10 +334,15 @@ async fn keep_link(
 
 /// Passes events on until the link is lost, and returns why.
 async fn until_lost(link: &Link, notices: &mpsc::Sender<Notice>) -> LinkError {
+    let mut events = std::pin::pin!(events(link, notices));
     tokio::select! {
-        reason = link.closed() => reason,
+        reason = link.closed() => {
+            // What the guest said before, such as how its main ended, is still to be read.
+            let _ = timeout(LAST_EVENTS, events).await;
+            reason
+        }
         // Without its events the picture of this VM would go stale; so begin anew.
-        () = events(link, notices) => link.end_reason().unwrap_or(LinkError::Closed),
+        () = &mut events => link.end_reason().unwrap_or(LinkError::Closed),
     }
 }
 

@@ -327,7 +327,7 @@ impl Images {
             ArchiveKind::Rootfs => LibraryKind::RootfsTar,
         };
         let progress = progress::of(context);
-        let mut stream = reader(body);
+        let mut stream = reader(body, context.token());
         let imported = context
             .until_cancelled(async {
                 self.shared

@@ -182,9 +182,14 @@ impl Kernels {
         let progress = progress::of(context);
         let kernel = context
             .until_cancelled(async {
-                import(&self.shared.store, request, reader(body), &progress)
-                    .await
-                    .map_err(failure)
+                import(
+                    &self.shared.store,
+                    request,
+                    reader(body, context.token()),
+                    &progress,
+                )
+                .await
+                .map_err(failure)
             })
             .await?;
         self.show_one(kernel)

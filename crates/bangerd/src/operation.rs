@@ -231,7 +231,10 @@ impl Context {
         tokio::select! {
             biased;
             () = self.cancelled() => Err(self.cancelled_error()),
-            outcome = work => outcome,
+            outcome = work => outcome.map_err(|error| {
+                // It may have noticed the end before we did, as a body that breaks off.
+                if self.is_cancelled() { self.cancelled_error() } else { error }
+            }),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! names. JSON bodies are at most 1 MiB; an import's body is bounded by what an image may hold.
 
 pub mod document;
+mod drained;
 mod extract;
 mod failure;
 pub mod guard;

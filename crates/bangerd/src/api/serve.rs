@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 use tracing::{debug, warn};
 
+use super::drained::Drained;
 use super::guard::{Connection, Peer};
 
 /// Connections at once. Each exec holds one, so this also bounds those.
@@ -76,7 +77,7 @@ async fn connection(stream: UnixStream, router: Router, stop: CancellationToken)
         .ok();
     let connection = Connection { peer };
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
+        let mut request = request.map(|body| Body::new(Drained::new(body)));
         request.extensions_mut().insert(connection.clone());
         router.clone().call(request)
     });

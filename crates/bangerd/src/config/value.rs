@@ -58,7 +58,7 @@ impl Value for Size {
     fn show(&self) -> String {
         let units = [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')];
         for (shift, unit) in units {
-            if self.0 > 0 && self.0 % (1 << shift) == 0 {
+            if self.0 > 0 && self.0.is_multiple_of(1 << shift) {
                 return format!("\"{}{unit}\"", self.0 >> shift);
             }
         }
@@ -182,7 +182,7 @@ impl Value for Duration {
         let ms = self.as_millis();
         let (number, unit) = [(3_600_000, "h"), (60_000, "m"), (1000, "s")]
             .into_iter()
-            .find(|(length, _)| ms > 0 && ms % length == 0)
+            .find(|(length, _)| ms > 0 && ms.is_multiple_of(*length))
             .map_or((ms, "ms"), |(length, unit)| (ms / length, unit));
         format!("\"{number}{unit}\"")
     }

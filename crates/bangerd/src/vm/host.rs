@@ -561,6 +561,9 @@ mod tests {
             .acquire(&fixture.vm, &fixture.directory_resource())
             .await
             .unwrap();
-        assert_eq!(fixture.host.leftovers().unwrap(), [fixture.vm.clone()]);
+        assert_eq!(
+            fixture.host.leftovers().unwrap(),
+            std::slice::from_ref(&fixture.vm)
+        );
     }
 }

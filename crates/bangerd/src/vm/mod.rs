@@ -689,12 +689,24 @@ impl Vms {
             let _ = noted.await;
         }
         let guard = JoinGuard::new(entry.joined.clone());
+        let wanted = request.command.clone();
         let start = OpenRequest::MainStart(MainStart {
             process: main_process::requested_process(&entry.spec, request),
             attach: true,
         });
         let stream = match agent.ask::<MainStatus>(&start).await {
-            Ok((_, stream)) => stream,
+            Ok((status, stream)) => {
+                let (reply, noted) = oneshot::channel();
+                let command = Command::MainStarted {
+                    command: wanted,
+                    status,
+                    reply,
+                };
+                if entry.commands.send(command).await.is_ok() {
+                    let _ = noted.await;
+                }
+                stream
+            }
             Err(GuestError::Refused(refusal))
                 if refusal.kind == banger_protocol::agent::AgentErrorKind::WrongState =>
             {

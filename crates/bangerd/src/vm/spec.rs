@@ -308,7 +308,8 @@ pub(crate) mod tests {
             change(&mut vm);
             assert_eq!(check(&vm, limits), Ok(()), "good case {case}");
         }
-        let bad: [(fn(&mut NewVm), &str); 12] = [
+        type Case = (fn(&mut NewVm), &'static str);
+        let bad: [Case; 12] = [
             (|vm| vm.vcpus = 0, "0 virtual processors"),
             (|vm| vm.vcpus = 5, "5 virtual processors"),
             (|vm| vm.memory_mib = 63, "63 MiB of memory"),

@@ -123,7 +123,6 @@ mod tests {
     fn view(state: State, main: Option<MainState>) -> View {
         View {
             state,
-            transition: 1,
             observed: Arc::new(Observed {
                 failure: (state == State::Failed)
                     .then(|| ApiError::new(ErrorKind::BootFailed, "x")),

@@ -41,6 +41,9 @@ const DELETE_BOUND: Duration = Duration::from_secs(5);
 /// How long the last output of `main` may take to arrive once the machine has ended.
 const DRAIN_BOUND: Duration = Duration::from_secs(2);
 
+/// How long what a guest said before its end has to be heard.
+const LAST_WORDS_BOUND: Duration = Duration::from_secs(1);
+
 /// A guest that reboots this often, each time this soon after it was ready, is broken.
 const REBOOTS: (u32, Duration) = (5, Duration::from_secs(10));
 
@@ -69,13 +72,18 @@ pub(super) enum Command {
         command: Vec<ByteString>,
         reply: oneshot::Sender<()>,
     },
+    /// The guest has started it for that client.
+    MainStarted {
+        command: Vec<ByteString>,
+        status: MainStatus,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// What everybody may know about a VM.
 #[derive(Clone)]
 pub(super) struct View {
     pub state: State,
-    pub transition: u64,
     pub observed: Arc<Observed>,
     /// The guest, while there is one that was ready.
     pub agent: Option<Agent>,
@@ -159,7 +167,6 @@ impl Worker {
         let (commands, inbox) = mpsc::channel(32);
         let (view, views) = watch::channel(View {
             state,
-            transition,
             observed: Arc::new(observed.clone()),
             agent: None,
             gone: false,
@@ -288,7 +295,7 @@ impl Worker {
             Command::MainWanted { command, reply } => {
                 let runs =
                     matches!(&self.observed.main, Some(main) if main.state == MainState::Running);
-                if !runs {
+                if !runs && self.run.is_some() {
                     self.observed.main = Some(MainProcess {
                         command,
                         state: MainState::Waiting,
@@ -296,6 +303,26 @@ impl Worker {
                         persistent: false,
                     });
                     self.persist();
+                }
+                let _ = reply.send(());
+                Flow::Stay
+            }
+            Command::MainStarted {
+                command,
+                status,
+                reply,
+            } => {
+                if self.run.is_some()
+                    && let Some(main) = &mut self.observed.main
+                {
+                    // Another client may have wanted something else meanwhile.
+                    main.command = command;
+                    // The guest's events may have told it, and even its end, already.
+                    if main.state == MainState::Waiting {
+                        self.main_status(status);
+                    } else {
+                        self.persist();
+                    }
                 }
                 let _ = reply.send(());
                 Flow::Stay
@@ -336,7 +363,6 @@ impl Worker {
         }
         self.view.send_replace(View {
             state: self.state,
-            transition: self.transition,
             observed: Arc::new(self.observed.clone()),
             agent: self.run.as_ref().map(|run| run.agent.clone()),
             gone: false,
@@ -380,7 +406,7 @@ impl Worker {
                 outcome = &mut recipe => break outcome,
                 Some(command) = self.commands.recv() => match command {
                     Command::Start { context, reply } => waiters.add(context, reply),
-                    Command::MainWanted { reply, .. } => drop(reply),
+                    Command::MainWanted { reply, .. } | Command::MainStarted { reply, .. } => drop(reply),
                     command => {
                         cancel.cancel();
                         self.waiting.push_back(command);
@@ -623,9 +649,22 @@ impl Worker {
     /// Lets the last output arrive and releases what a run holds.
     async fn put_away(&mut self, mut run: Run) {
         run.ended.cancel();
-        while let Ok(notice) = run.notices.try_recv() {
-            if let Notice::Event(AgentEvent::Main { status }) = notice {
-                self.main_status(status);
+        let agent = run.agent.clone();
+        let mut heard = Box::pin(timeout(LAST_WORDS_BOUND, agent.disconnected()));
+        let mut over = false;
+        while !over {
+            let notice = tokio::select! {
+                biased;
+                notice = run.notices.recv() => notice,
+                _ = &mut heard => {
+                    over = true;
+                    run.notices.try_recv().ok()
+                }
+            };
+            match notice {
+                Some(Notice::Event(AgentEvent::Main { status })) => self.main_status(status),
+                Some(_) => {}
+                None => over = true,
             }
         }
         if let Some(mut pump) = run.pump.take()
@@ -696,7 +735,9 @@ impl Worker {
                     let bound = match &command {
                         Command::Stop { timeout, .. } => Some(*timeout),
                         Command::Delete { .. } => Some(DELETE_BOUND),
-                        Command::Start { .. } | Command::MainWanted { .. } => None,
+                        Command::Start { .. }
+                        | Command::MainWanted { .. }
+                        | Command::MainStarted { .. } => None,
                     };
                     if let Some(bound) = bound {
                         deadline = deadline.min(Instant::now() + bound);

@@ -7,7 +7,7 @@ use banger_protocol::error::ErrorKind;
 use hyper::StatusCode;
 use serde_json::json;
 
-use crate::support::client::{Answer, Client};
+use crate::support::client::{Answer, Client, full};
 use crate::support::{KERNEL, World, tar};
 use crate::vm_support::have_mke2fs;
 
@@ -117,6 +117,35 @@ async fn limits_of_the_configuration_hold() {
     assert_eq!(error.kind, ErrorKind::TooLarge, "{error}");
     assert!(error.hint.unwrap().contains("max_base_bytes"));
     assert_eq!(bases(&world), 0);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn an_early_refusal_reaches_a_client_that_still_sends() {
+    let world = World::new();
+    let daemon = world.start().await;
+    let client = daemon.client();
+    let archive = vec![1u8; 4 << 20];
+    // More than once: what is lost without care depends on who is faster.
+    for _ in 0..10 {
+        for (path, status, kind) in [
+            (
+                "/v1/images/import?kind=rootfs&name=x&source=rootfs:x&kernel=nobodys",
+                404,
+                ErrorKind::NotFound,
+            ),
+            (
+                "/v1/images/import?kind=rootfs&name=X&source=rootfs:x",
+                400,
+                ErrorKind::InvalidArgument,
+            ),
+        ] {
+            let request = client.request("POST", path, full(archive.clone()));
+            let answer = client.whole(request).await;
+            assert_eq!(answer.status, status, "{}", answer.text());
+            assert_eq!(answer.error().kind, kind);
+        }
+    }
     daemon.stop().await;
 }
 

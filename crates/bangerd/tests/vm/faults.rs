@@ -1,17 +1,15 @@
 //! Every step of acquiring and releasing goes wrong once, in every way, and the daemon dies at
 //! every step: afterwards nothing remains that should not, and the VM can be started or deleted.
 
-mod vm_support;
-
 use std::sync::Arc;
 
+use crate::vm_support::host::Trouble;
+use crate::vm_support::{World, create, have_mke2fs, names, until_state};
 use banger_protocol::api::vm::VmState;
 use banger_protocol::error::{ApiError, ErrorKind};
 use banger_vmm::fake::{Call, Fault};
 use bangerd::operation::Context;
 use bangerd::vm::Vms;
-use vm_support::host::Trouble;
-use vm_support::{World, create, have_mke2fs, names, until_state};
 
 fn context() -> Context {
     Context::detached()

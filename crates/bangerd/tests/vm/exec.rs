@@ -1,9 +1,9 @@
 //! Exec and main: clients, guests, lost links and lost daemons.
 
-mod vm_support;
-
 use std::time::Duration;
 
+use crate::vm_support::guest::Client;
+use crate::vm_support::{World, create, have_mke2fs, until_state, wait_for};
 use banger_protocol::api::exec::{ExecRequest, TerminalSize};
 use banger_protocol::api::vm::{LogQuery, MainState, VmState, WaitFor};
 use banger_protocol::bytes::ByteString;
@@ -14,8 +14,6 @@ use bangerd::operation::Context;
 use bangerd::vm::Vms;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use vm_support::guest::Client;
-use vm_support::{World, create, have_mke2fs, until_state, wait_for};
 
 fn words(words: &[&str]) -> Vec<ByteString> {
     words
@@ -433,7 +431,9 @@ async fn an_ephemeral_vm_waits_for_whoever_reads_its_output() {
     let (output, status) = client.rest().await;
     assert_eq!((output.len(), status), (200_000, Some(ExitStatus::Code(7))));
     joined.await.unwrap();
-    assert_eq!(wait_for(&vms, "web", WaitFor::Deleted).await, None);
+    // Where it was gone before the wait began, nobody knows it any more.
+    let code = wait_for(&vms, "web", WaitFor::Deleted).await;
+    assert!(matches!(code, None | Some(7)), "{code:?}");
     world.assert_empty();
 
     // After a new daemon, too: its main ended while none lived.

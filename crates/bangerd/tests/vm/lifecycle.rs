@@ -1,10 +1,10 @@
 //! The life of a VM: created, started, stopped, deleted; and every way its machine can end.
 
-mod vm_support;
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::vm_support::guest::Behaviour;
+use crate::vm_support::{World, create, have_mke2fs, names, until_state, wait_for};
 use banger_protocol::agent::Down;
 use banger_protocol::api::vm::{InitChoice, MainSpec, MainState, VmState, WaitFor, WaitQuery};
 use banger_protocol::bytes::ByteString;
@@ -13,8 +13,6 @@ use banger_vmm::Exit;
 use banger_vmm::fake::{Call, Fault};
 use bangerd::operation::{Context, OperationLimits, Operations};
 use bangerd::vm::Vms;
-use vm_support::guest::Behaviour;
-use vm_support::{World, create, have_mke2fs, names, until_state, wait_for};
 
 fn context() -> Context {
     Context::detached()
