@@ -31,9 +31,11 @@ pub struct Image<'a> {
     bytes: &'a [u8],
     metadata: u64,
     root: u64,
+    /// Content of larger files is not read, and shown as empty.
+    pub max_content: u64,
 }
 
-/// Largest content that is read into memory.
+/// Largest content that is read into memory, unless the reader asks for less.
 const MAX_CONTENT: u64 = 64 << 20;
 
 impl<'a> Image<'a> {
@@ -42,6 +44,7 @@ impl<'a> Image<'a> {
             bytes,
             metadata: 0,
             root: 0,
+            max_content: MAX_CONTENT,
         };
         assert_eq!(bytes.len() % 4096, 0);
         assert!(bytes[..1024].iter().all(|byte| *byte == 0));
@@ -161,7 +164,7 @@ impl<'a> Image<'a> {
                 entries = directory(&read());
                 Content::Directory
             }
-            0o100_000 if size > MAX_CONTENT => Content::File(Vec::new()),
+            0o100_000 if size > self.max_content => Content::File(Vec::new()),
             0o100_000 => Content::File(read()),
             0o120_000 => Content::Symlink(read()),
             0o010_000 | 0o020_000 | 0o060_000 => Content::Special,
