@@ -52,6 +52,13 @@ pub fn images(current: &OsStr) -> Vec<CompletionCandidate> {
     )
 }
 
+/// VMs, then images.
+pub fn vms_and_images(current: &OsStr) -> Vec<CompletionCandidate> {
+    let mut names = vms(current);
+    names.extend(images(current));
+    names
+}
+
 /// Kernels that are here.
 pub fn kernels(current: &OsStr) -> Vec<CompletionCandidate> {
     matching(

@@ -32,6 +32,11 @@ pub fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The same, rounded up: what is left of a bounded wait is not cut short.
+pub fn milliseconds_up(duration: Duration) -> u64 {
+    milliseconds(duration.saturating_add(Duration::from_nanos(999_999)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +53,9 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
         }
+        assert_eq!(milliseconds_up(Duration::from_micros(999_001)), 1_000);
+        assert_eq!(milliseconds_up(Duration::from_millis(7)), 7);
+        assert_eq!(milliseconds_up(Duration::MAX), u64::MAX);
         for bad in [
             "",
             "s",

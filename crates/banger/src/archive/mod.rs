@@ -121,6 +121,7 @@ pub fn unreadable(path: &Path, error: &io::Error) -> ApiError {
     match kind {
         ErrorKind::PermissionDenied => api_error
             .hint("banger reads local sources as you; make it readable, or run as its owner"),
+        ErrorKind::NotFound => api_error.hint("write a path from here or from /"),
         _ => api_error,
     }
 }

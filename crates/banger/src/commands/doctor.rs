@@ -9,10 +9,16 @@ use super::Context;
 use crate::failure::{Failure, Outcome, printable};
 use crate::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  banger doctor
+  banger doctor --json | jq -r '.checks[] | select(.status != \"pass\").name'";
+
 /// Check whether this host is ready, and say what to do where it is not
 ///
 /// Exits with 115 where a check fails. Warnings fail nothing.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Doctor {}
 
 pub async fn run(context: &Context, _args: Doctor) -> Outcome {

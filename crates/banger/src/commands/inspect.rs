@@ -13,11 +13,17 @@ use crate::client::Client;
 use crate::failure::Outcome;
 use crate::{completion, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger inspect web
+  banger inspect debian-12 | jq .config.env";
+
 /// All about machines or images, as JSON
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Inspect {
     /// Names; of a machine also its id, or a unique beginning of it
-    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(completion::vms))]
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(completion::vms_and_images))]
     names: Vec<String>,
 }
 

@@ -8,8 +8,13 @@ use clap::{Args, ValueHint};
 use crate::cli;
 use crate::failure::{Failure, Outcome};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger man --out ~/.local/share/man/man1";
+
 /// Write the manual pages, one per command
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Man {
     /// Directory to write to, made where it does not exist
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -18,7 +23,7 @@ pub struct Man {
 
 pub fn run(args: &Man) -> Outcome {
     std::fs::create_dir_all(&args.out)
-        .and_then(|()| clap_mangen::generate_to(cli::command(), &args.out))
+        .and_then(|()| clap_mangen::generate_to(cli::documented(), &args.out))
         .map_err(|error| {
             let kind = match error.kind() {
                 std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,

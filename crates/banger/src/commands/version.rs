@@ -10,10 +10,16 @@ use crate::daemon::{self, Found};
 use crate::failure::Outcome;
 use crate::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  banger version
+  banger version --json | jq -r .client.commit";
+
 /// Show the versions of banger, bangerd and the agent
 ///
 /// Starts nothing: where bangerd does not run, it says so.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Version {}
 
 #[derive(Serialize)]

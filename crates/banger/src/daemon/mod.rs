@@ -10,6 +10,7 @@
 //! on and the new one adopts them. One that a service manager or a person started is only spoken of.
 
 mod age;
+mod last_words;
 mod program;
 mod start;
 

@@ -4,9 +4,7 @@
 //! and both clients talk to the first. So the end of the process we started is no failure as long
 //! as one answers soon after.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +12,7 @@ use std::time::{Duration, Instant};
 use banger_host::layout::Layout;
 use banger_protocol::error::{ApiError, ErrorKind};
 
+use super::last_words::LastWords;
 use super::program;
 use crate::client::{Client, ConnectError};
 use crate::environment::Environment;
@@ -26,10 +25,6 @@ const RIVAL_TIMEOUT: Duration = Duration::from_secs(3);
 const GONE_TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-/// Lines of its log that a failed start shows.
-const LOG_LINES: usize = 10;
-/// Bytes of the log's end that are looked at for them.
-const LOG_BYTES: u64 = 64 << 10;
 
 /// Starts the installed bangerd for `layout` and waits until one answers there.
 pub async fn start(environment: &Environment, layout: &Layout) -> Result<Client, ApiError> {
@@ -46,8 +41,8 @@ pub async fn start(environment: &Environment, layout: &Layout) -> Result<Client,
         .arg("--started-by-client")
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(words.file.try_clone().map_err(cannot)?)
-        .stderr(words.file.try_clone().map_err(cannot)?);
+        .stdout(words.writer().map_err(cannot)?)
+        .stderr(words.writer().map_err(cannot)?);
     if let Some(root) = environment
         .layout
         .banger_root
@@ -107,6 +102,13 @@ async fn until_ready(
             ended = Some(status);
             deadline = deadline.min(Instant::now() + RIVAL_TIMEOUT);
         }
+        let refusal = ended.and_then(|status| words.refusal(status));
+        if let Some(refusal) = refusal
+            // Where another daemon has the directory, that one answers soon.
+            && (refusal.kind != ErrorKind::DaemonUnavailable || Instant::now() >= deadline)
+        {
+            return Err(refusal);
+        }
         if Instant::now() >= deadline {
             let message = match ended {
                 Some(status) => format!("bangerd ended before it was ready ({status})"),
@@ -117,7 +119,7 @@ async fn until_ready(
                 ),
             };
             return Err(ApiError::new(ErrorKind::DaemonUnavailable, message)
-                .details(words.read())
+                .details(words.lines())
                 .hint(format!("its log is {}", layout.log().display())));
         }
         tokio::time::sleep(pause).await;
@@ -160,63 +162,9 @@ fn is_process(pid: u32) -> bool {
             .is_some_and(|(_, rest)| rest.starts_with('Z'))
 }
 
-/// What the daemon prints, so that a failed start can show it: its log file where that can be
-/// opened, else a file without a name, because the daemon and not the client decides what its
-/// directories look like.
-struct LastWords {
-    file: File,
-    /// Where this start's lines begin.
-    from: u64,
-}
-
-impl LastWords {
-    fn open(layout: &Layout) -> io::Result<LastWords> {
-        let log = OpenOptions::new()
-            .append(true)
-            .read(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(layout.log());
-        if let Ok(file) = log {
-            let from = file.metadata()?.len();
-            return Ok(LastWords { file, from });
-        }
-        let name = c"bangerd-start";
-        let memory = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?;
-        Ok(LastWords {
-            file: memory.into(),
-            from: 0,
-        })
-    }
-
-    fn read(&mut self) -> Vec<String> {
-        tail(&mut self.file, self.from)
-    }
-}
-
-/// The last lines of what was written after `from`.
-fn tail(file: &mut File, from: u64) -> Vec<String> {
-    let mut read = || -> io::Result<Vec<u8>> {
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(from.max(length.saturating_sub(LOG_BYTES))))?;
-        let mut bytes = Vec::new();
-        file.take(LOG_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LOG_LINES)..]
-        .iter()
-        .map(|line| (*line).to_owned())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
@@ -263,6 +211,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_daemon_that_says_why_it_does_not_start_is_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = script(
+            directory.path(),
+            "#!/bin/sh\necho 'bangerd: unknown key foo' >&2; echo 'hint: look' >&2; exit 124\n",
+        );
+        let before = Instant::now();
+        let error = start(&environment, &layout(directory.path()))
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(error.kind, ErrorKind::BadConfig);
+        assert_eq!(error.message, "bangerd does not start: unknown key foo");
+        assert_eq!(error.hint.as_deref(), Some("look"));
+        assert!(before.elapsed() < RIVAL_TIMEOUT, "it waits for nobody");
+    }
+
+    #[tokio::test]
     async fn a_started_daemon_has_nothing_of_the_client() {
         let directory = tempfile::tempdir().unwrap();
         // Not close-on-exec, as a shell's redirection would be.
@@ -291,16 +257,5 @@ mod tests {
         );
         assert_eq!(stat[6], "0", "it has a controlling terminal");
         assert_eq!(Path::new(&rest[2]), directory.path());
-    }
-
-    #[test]
-    fn only_the_last_lines_are_kept() {
-        let mut file = tempfile::tempfile().unwrap();
-        for n in 0..50 {
-            writeln!(file, "line {n}").unwrap();
-        }
-        let lines = tail(&mut file, 0);
-        assert_eq!(lines.len(), LOG_LINES);
-        assert_eq!(lines.last().unwrap(), "line 49");
     }
 }

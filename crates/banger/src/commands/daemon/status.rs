@@ -1,7 +1,7 @@
 //! `banger daemon status`.
 
 use banger_protocol::api::daemon::DaemonInfo;
-use banger_protocol::build::BuildInfo;
+use banger_protocol::build::{BuildInfo, this_build};
 use banger_protocol::error::{ApiError, ErrorKind};
 use clap::Args;
 use time::OffsetDateTime;
@@ -11,8 +11,14 @@ use crate::daemon::{self, Found};
 use crate::failure::Outcome;
 use crate::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  banger daemon status
+  banger daemon status --json | jq -r .socket";
+
 /// Show whether bangerd runs, and where it keeps what
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Status {}
 
 pub async fn run(context: &Context, _args: Status) -> Outcome {
@@ -50,7 +56,8 @@ fn text(daemon: &DaemonInfo, now: OffsetDateTime) -> String {
             "started",
             format!("{} ago, {by}", output::age(daemon.started_at, now)),
         ),
-        ("version", build(&daemon.build)),
+        ("banger", build(&this_build())),
+        ("bangerd", build(&daemon.build)),
         ("agent", build(&daemon.agent)),
         ("program", daemon.executable.clone()),
         ("socket", daemon.socket.clone()),

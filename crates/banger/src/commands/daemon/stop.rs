@@ -7,10 +7,16 @@ use crate::daemon::{self, Found};
 use crate::failure::{Outcome, tell};
 use crate::output;
 
+const EXAMPLES: &str = "\
+Examples:
+  banger daemon stop
+  banger daemon stop && banger daemon start     after its configuration has changed";
+
 /// Stop bangerd; machines go on, and the next one takes them over
 ///
 /// Operations that run are cancelled. It is no error where none runs.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Stop {}
 
 pub async fn run(context: &Context, _args: Stop) -> Outcome {

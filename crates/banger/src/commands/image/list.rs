@@ -10,8 +10,14 @@ use crate::commands::Context;
 use crate::failure::Outcome;
 use crate::output::{self, Align, Table};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger image list
+  banger images -q                 only names";
+
 /// List images
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct List {}
 
 pub async fn run(context: &Context, _args: List) -> Outcome {

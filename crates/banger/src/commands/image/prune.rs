@@ -11,10 +11,16 @@ use crate::commands::Context;
 use crate::failure::Outcome;
 use crate::{operate, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger image prune --dry-run
+  banger image prune";
+
 /// Remove downloaded layers that are no longer needed, and files of images that are gone
 ///
 /// No image and no machine is touched: at most, pulling an image again downloads it again.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Prune {
     /// Only tell what would go
     #[arg(long)]
@@ -43,11 +49,16 @@ pub async fn run(context: &Context, args: Prune) -> Outcome {
 fn text(report: &PruneReport, dry_run: bool) -> String {
     let verb = if dry_run { "would remove" } else { "removed" };
     format!(
-        "{verb} {} layers and {} base files: {}\n",
-        report.blobs,
-        report.bases,
+        "{verb} {} and {}: {}\n",
+        count(report.blobs, "layer"),
+        count(report.bases, "base file"),
         size::format(report.bytes)
     )
+}
+
+fn count(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }
 
 #[cfg(test)]
@@ -63,7 +74,7 @@ mod tests {
         };
         assert_eq!(
             text(&report, true),
-            "would remove 3 layers and 1 base files: 5 MiB\n"
+            "would remove 3 layers and 1 base file: 5 MiB\n"
         );
     }
 }

@@ -12,8 +12,14 @@ use crate::commands::Context;
 use crate::failure::Outcome;
 use crate::{completion, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger image show debian-12
+  banger image show --json debian:bookworm | jq .config";
+
 /// Show all about one image
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Show {
     /// Local name, or what it was pulled as
     #[arg(value_name = "IMAGE", add = ArgValueCompleter::new(completion::images))]

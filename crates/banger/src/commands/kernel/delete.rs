@@ -11,8 +11,14 @@ use crate::commands::{Context, targets};
 use crate::failure::Outcome;
 use crate::{completion, operate};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger kernel delete mine
+  banger kernel rm -f old older";
+
 /// Remove kernels; machines that boot them keep their own link
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Delete {
     /// Their names
     #[arg(value_name = "KERNEL", required = true, add = ArgValueCompleter::new(completion::kernels))]

@@ -10,8 +10,14 @@ use crate::commands::Context;
 use crate::failure::Outcome;
 use crate::output::{self, Align, Table};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger kernel list
+  banger kernel list --available";
+
 /// List kernels
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct List {
     /// Those that could be pulled, instead of those that are here
     #[arg(long)]
@@ -58,13 +64,20 @@ fn here(list: &KernelList, now: OffsetDateTime) -> String {
             kernel.name.to_string(),
             kernel.version.clone(),
             kernel.arch.clone(),
-            kernel.source.clone(),
+            origin(&kernel.source).to_owned(),
             size::format(kernel.size_bytes),
             if kernel.default { "yes" } else { "-" }.to_owned(),
             format!("{} ago", output::age(kernel.imported_at, now)),
         ]);
     }
     table.render()
+}
+
+/// The source without the digest behind it, which `kernel show` has.
+fn origin(source: &str) -> &str {
+    source
+        .split_once(" sha256:")
+        .map_or(source, |(origin, _)| origin)
 }
 
 fn available(list: &KernelList) -> String {
@@ -97,7 +110,10 @@ mod tests {
                 version: "6.1.0-41-cloud-amd64".into(),
                 arch: "x86_64".into(),
                 distro: "debian".into(),
-                source: "debian:linux-image-6.1.0-41-cloud-amd64=6.1.158-1".into(),
+                source: format!(
+                    "apt:linux-image-6.1.0-41-cloud-amd64=6.1.158-1 sha256:{}",
+                    "1".repeat(64)
+                ),
                 sha256: "0".repeat(64),
                 size_bytes: 60 << 20,
                 boot_modules: Vec::new(),

@@ -11,8 +11,14 @@ use crate::commands::Context;
 use crate::failure::Outcome;
 use crate::{completion, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger kernel show debian-6.1-cloud
+  banger kernel show --json debian-6.1-cloud | jq -r .sha256";
+
 /// Show all about one kernel
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Show {
     /// Its name
     #[arg(value_name = "KERNEL", add = ArgValueCompleter::new(completion::kernels))]

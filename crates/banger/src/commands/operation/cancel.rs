@@ -2,6 +2,7 @@
 
 use banger_protocol::api::operation::Operation;
 use banger_protocol::api::path;
+use banger_protocol::name::OperationId;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use hyper::Method;
@@ -11,19 +12,26 @@ use crate::commands::{Context, targets};
 use crate::failure::Outcome;
 use crate::{completion, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger operation cancel 0123456789ab
+  banger operation list -q | xargs banger operation cancel";
+
 /// Cancel operations; what was half done is undone
 ///
 /// Returns at once; `operation follow` waits until it is undone.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Cancel {
     /// Their ids
     #[arg(value_name = "OPERATION", required = true, add = ArgValueCompleter::new(completion::operations))]
-    operations: Vec<String>,
+    operations: Vec<OperationId>,
 }
 
 pub async fn run(context: &Context, args: Cancel) -> Outcome {
     let client = context.client().await?;
-    let targets = targets::distinct(&args.operations);
+    let named: Vec<String> = args.operations.into_iter().map(String::from).collect();
+    let targets = targets::distinct(&named);
     let client = &client;
     let cancel = |id: String| async move {
         let path = path::fill(path::OPERATION_CANCEL, &[&id]);

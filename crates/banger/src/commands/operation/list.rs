@@ -9,8 +9,14 @@ use crate::commands::Context;
 use crate::failure::Outcome;
 use crate::output::{self, Align, Table};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger operation list
+  banger operation list --json | jq '.operations[] | select(.state == \"running\")'";
+
 /// List operations that run or ended lately
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct List {}
 
 pub async fn run(context: &Context, _args: List) -> Outcome {

@@ -2,6 +2,7 @@
 
 use banger_protocol::api::operation::Operation;
 use banger_protocol::api::path;
+use banger_protocol::name::OperationId;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use time::OffsetDateTime;
@@ -11,18 +12,23 @@ use crate::commands::Context;
 use crate::failure::{Failure, Outcome};
 use crate::{completion, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger operation show 0123456789ab";
+
 /// Show what became of an operation
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Show {
     /// Its id
     #[arg(value_name = "OPERATION", add = ArgValueCompleter::new(completion::operations))]
-    operation: String,
+    operation: OperationId,
 }
 
 pub async fn run(context: &Context, args: Show) -> Outcome {
     let client = context.client().await?;
     let operation: Operation = client
-        .get(&path::fill(path::OPERATION, &[&args.operation]))
+        .get(&path::fill(path::OPERATION, &[args.operation.as_str()]))
         .await?;
     print(context, &operation)?;
     Ok(0)

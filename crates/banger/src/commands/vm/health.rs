@@ -11,10 +11,16 @@ use crate::commands::Context;
 use crate::failure::{Failure, Outcome};
 use crate::{completion, output};
 
+const EXAMPLES: &str = "\
+Examples:
+  banger vm health web
+  until banger -q vm health web; do sleep 1; done";
+
 /// Ask a machine's agent whether it is well
 ///
 /// Exits with 0 where it answered, else as the reason says.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Health {
     /// Name, id or unique beginning of the id
     #[arg(value_name = "VM", add = ArgValueCompleter::new(completion::vms))]

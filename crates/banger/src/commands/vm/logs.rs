@@ -30,7 +30,8 @@ pub struct Logs {
     #[arg(long, short)]
     follow: bool,
     /// Only the last lines: a number, or all
-    #[arg(long, short = 'n', value_name = "LINES", value_parser = lines)]
+    #[arg(long, short = 'n', value_name = "LINES", value_parser = lines,
+          allow_negative_numbers = true)]
     tail: Option<Lines>,
     /// The serial console instead
     #[arg(long)]

@@ -8,8 +8,15 @@ use super::list;
 use crate::commands::Context;
 use crate::failure::Outcome;
 
+const EXAMPLES: &str = "\
+Examples:
+  banger ps
+  banger ps -a                     also those that do not run
+  banger ps -q                     only names";
+
 /// List running machines; with -a all of them
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Ps {
     /// Also those that do not run
     #[arg(long, short)]

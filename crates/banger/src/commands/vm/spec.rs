@@ -19,11 +19,11 @@ use crate::environment::Environment;
 #[derive(Debug, Args)]
 pub struct Machine {
     /// Its name, a DNS label; made up where it is left out
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub name: Option<VmName>,
     /// Number of virtual processors
     #[arg(long, alias = "vcpus", alias = "cpus", value_name = "N", allow_hyphen_values = true,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = vcpus)]
     pub vcpu: Option<u32>,
     /// Memory: integer and K, M, G or T; bare means MiB
     #[arg(long, short, value_name = "SIZE", allow_hyphen_values = true, value_parser = mib)]
@@ -90,6 +90,13 @@ impl Words {
 pub enum Init {
     Agent,
     Image,
+}
+
+fn vcpus(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("write a whole number from 1 on".to_owned()),
+        Ok(number) => Ok(number),
+    }
 }
 
 fn mib(text: &str) -> Result<u64, String> {

@@ -63,7 +63,9 @@ impl What {
 pub async fn run(context: &Context, args: Wait) -> Outcome {
     let client = context.client().await?;
     let targets = targets::vms(&client, &args.vms).await?;
-    let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
+    let deadline = args
+        .timeout
+        .and_then(|timeout| Instant::now().checked_add(timeout));
     let (client, what) = (&client, args.what);
     let wait = |target: String| async move { Ok(wait(client, &target, what, deadline).await?) };
     targets::each(context, &targets, wait, |target, result| {
@@ -95,7 +97,7 @@ async fn wait(
                 ("for", Some(what.name().to_owned())),
                 (
                     "timeout_ms",
-                    Some(duration::milliseconds(portion).to_string()),
+                    Some(duration::milliseconds_up(portion).to_string()),
                 ),
             ],
         );
