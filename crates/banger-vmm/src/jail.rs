@@ -13,7 +13,8 @@
 //!
 //! Invariants of the process that results: its own session; cwd = jail directory; open files 0
 //! (/dev/null), 1 and 2 (the log FIFO) and no other; no capability in any set, `no_new_privs`;
-//! as root's child the VM's own uid and gid and no group but the one that owns `/dev/kvm`.
+//! as root's child the VM's own uid and gid and no group but the one that owns `/dev/kvm`, and that
+//! not where it is root's own.
 //!
 //! Of the jail directory: under a root daemon it belongs to root and to the VM's group, with the
 //! sticky bit, so the VMM can make its sockets but not replace a file of ours. `process.json` and
@@ -45,6 +46,8 @@ pub use leftover::{Leftover, end_leftover, leftover};
 const MESSAGE_LIMIT: usize = 60 << 10;
 /// The launcher does a few system calls; only a stuck file system takes longer.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(15);
+/// Longest a killed process takes to go away, memory of hundreds of GiB included.
+pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// How the daemon starts its own launcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,10 +95,14 @@ impl Launched {
         self.handle.take()
     }
 
-    /// Kills the process, takes its status and removes its cgroup.
+    /// Kills the process, takes its status and removes its cgroup. A process that does not die in
+    /// time (stuck in a driver of the host's) is waited for in the background.
     pub(crate) async fn abandon(mut self) {
         if let Some(handle) = self.handle.take() {
-            finish_off(handle, self.cgroup.take()).await;
+            let finishing = tokio::spawn(finish_off(handle, self.cgroup.take()));
+            if tokio::time::timeout(KILL_LIMIT, finishing).await.is_err() {
+                tracing::warn!("a VMM that was killed does not end");
+            }
         }
     }
 }

@@ -91,7 +91,7 @@ pub struct Disk {
 pub struct JailConfig {
     /// The VMM's own user and group id; `None` keeps the caller's (an ordinary user's daemon).
     pub uid: Option<u32>,
-    /// Supplementary group kept, normally the one that owns `/dev/kvm`.
+    /// Supplementary group kept, normally the one that owns `/dev/kvm`; never group 0.
     pub kvm_gid: Option<u32>,
     /// Name of the cgroup to make for the VMM, below the caller's; `None` where cgroups are not
     /// writable.

@@ -11,7 +11,10 @@
 //!   │ no
 //! boot, bounded ── answers ──────────────────────► KVM, kept
 //!              ├── ends ─────────────────────────► TCG, kept
-//!              └── hangs ── again, 4 times longer ► TCG, kept until this host boots again
+//!              ├── cannot start ─────────────────► TCG, kept until the host boots or /dev/kvm
+//!              │                                   changes owner or mode
+//!              ├── hangs ── again, 4 times longer ► TCG, kept as long
+//!              └── was not possible ─────────────► TCG this time
 //! ```
 //!
 //! A sign of life is an answer to the question that the caller asks on the agent's pipe: a guest that
@@ -98,13 +101,18 @@ pub fn choose(wish: Wish, device: &KvmDevice, verdict: Option<&Outcome>) -> Deci
                 Outcome::Ends { reason } => {
                     format!("/dev/kvm answers, but this kernel does not boot on it: {reason}")
                 }
+                Outcome::Refused { reason } => {
+                    format!("/dev/kvm answers, but no machine starts on it: {reason}")
+                }
                 Outcome::Boots { .. } => String::new(),
             };
-            rung(
-                Accelerator::Tcg,
-                reason,
-                Some("use a host with its own KVM, or one whose nested virtualisation is complete"),
-            )
+            let remedy = match outcome {
+                Outcome::Refused { .. } => {
+                    "let a group of its own own /dev/kvm (chgrp kvm, chmod 660), which VMs then keep"
+                }
+                _ => "use a host with its own KVM, or one whose nested virtualisation is complete",
+            };
+            rung(Accelerator::Tcg, reason, Some(remedy))
         }
         (Wish::Auto, KvmDevice::Absent, _) => rung(
             Accelerator::Tcg,
@@ -172,9 +180,9 @@ impl Prober {
         }
     }
 
-    /// The same with a device of the test's choice.
-    #[cfg(test)]
-    fn with_device(mut self, device: fn() -> KvmDevice) -> Self {
+    /// The same with another opinion of the device than [`device::look`]'s: for tests, which
+    /// must not depend on the host's.
+    pub fn with_device(mut self, device: fn() -> KvmDevice) -> Self {
         self.device = device;
         self
     }
@@ -234,11 +242,16 @@ impl Prober {
     }
 
     async fn probe(&self, candidate: &Candidate) -> Outcome {
-        let mut outcome = self.attempt(candidate, self.bound).await;
-        if matches!(outcome, Outcome::Hangs { .. }) {
-            outcome = self.attempt(candidate, self.bound * SECOND_TRY).await;
+        let mut attempt = self.attempt(candidate, self.bound).await;
+        if matches!(attempt, Ok(Outcome::Hangs { .. })) {
+            attempt = self.attempt(candidate, self.bound * SECOND_TRY).await;
         }
-        tracing::info!(?outcome, kernel = %candidate.key.guest_kernel, "probed KVM");
+        tracing::info!(?attempt, kernel = %candidate.key.guest_kernel, "probed KVM");
+        let outcome = match attempt {
+            Ok(outcome) => outcome,
+            // Says nothing about KVM, so it is not remembered.
+            Err(reason) => return Outcome::Refused { reason },
+        };
         let kept = self
             .verdicts()
             .remember(candidate.key.clone(), outcome.clone());
@@ -248,47 +261,48 @@ impl Prober {
         outcome
     }
 
-    async fn attempt(&self, candidate: &Candidate, bound: Duration) -> Outcome {
-        let ends = |reason: String| Outcome::Ends { reason };
-        let directory = match self.prepare(candidate) {
-            Ok(directory) => directory,
-            Err(error) => return ends(format!("the probe cannot be prepared: {error}")),
-        };
-        let outcome = match self.vmm.launch(self.config(directory)).await {
-            Ok(machine) => {
-                let outcome = self.watch(&machine, bound).await;
-                if let Err(error) = machine.kill().await {
-                    tracing::warn!(%error, "the probe's machine did not end");
-                }
-                outcome
-            }
-            Err(error) => ends(with_source(&error)),
-        };
+    /// One boot; an error is the probe's own.
+    async fn attempt(&self, candidate: &Candidate, bound: Duration) -> Result<Outcome, String> {
+        let directory = self
+            .prepare(candidate)
+            .map_err(|error| format!("the probe cannot be prepared: {error}"))?;
+        let outcome = self.boot(self.config(directory), bound).await;
         if let Err(error) = self.clear() {
             tracing::warn!(%error, "the probe's directory stays");
         }
         outcome
     }
 
-    async fn watch(&self, machine: &Arc<dyn Machine>, bound: Duration) -> Outcome {
+    async fn boot(&self, config: MachineConfig, bound: Duration) -> Result<Outcome, String> {
         let start = Instant::now();
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let answer = (self.sign_of_life)(machine.clone());
-        let ended = async {
-            let exit = machine.wait().await;
-            Outcome::Ends {
-                reason: format!("its machine ended ({exit:?})"),
+        let hangs = Ok(Outcome::Hangs {
+            after_ms: milliseconds(bound),
+        });
+        let machine = match timeout(bound, self.vmm.launch(config)).await {
+            Ok(Ok(machine)) => machine,
+            Err(_) | Ok(Err(VmmError::Timeout { .. })) => return hangs,
+            Ok(Err(error @ VmmError::Launch { .. })) => {
+                return Ok(Outcome::Refused {
+                    reason: with_source(&error),
+                });
             }
+            Ok(Err(error)) => return Err(with_source(&error)),
         };
+        let left = bound.saturating_sub(start.elapsed());
+        let answer = (self.sign_of_life)(machine.clone());
         let watched = async {
             tokio::select! {
                 true = answer => Outcome::Boots { ms: milliseconds(start.elapsed()) },
-                outcome = ended => outcome,
+                exit = machine.wait() => Outcome::Ends {
+                    reason: format!("its machine ended ({exit:?})"),
+                },
             }
         };
-        timeout(bound, watched).await.unwrap_or(Outcome::Hangs {
-            after_ms: milliseconds(bound),
-        })
+        let outcome = timeout(left, watched).await.map_or(hangs, Ok);
+        if let Err(error) = machine.kill().await {
+            tracing::warn!(%error, "the probe's machine did not end");
+        }
+        outcome
     }
 
     fn prepare(&self, candidate: &Candidate) -> std::io::Result<PathBuf> {
@@ -336,6 +350,10 @@ fn place(from: &Path, to: &Path) -> std::io::Result<()> {
         }
         result => result,
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn with_source(error: &VmmError) -> String {

@@ -49,6 +49,8 @@ pub struct QemuConfig {
     pub console_cap: u64,
     /// Longest a launch may take, from spawning to the machine running.
     pub launch_limit: Duration,
+    /// Longest QEMU may take to answer one control command.
+    pub answer_limit: Duration,
 }
 
 impl QemuConfig {
@@ -59,6 +61,8 @@ impl QemuConfig {
             launcher,
             console_cap: DEFAULT_CAP,
             launch_limit: Duration::from_secs(30),
+            // A healthy QEMU answers in a millisecond; a starving host needs patience.
+            answer_limit: Duration::from_secs(10),
         }
     }
 }
@@ -113,7 +117,14 @@ impl Qemu {
             .map_err(|reason| VmmError::Launch { reason })?;
         let result = tokio::time::timeout(
             self.config.launch_limit,
-            QemuMachine::start(config, binary.version.clone(), directory, log, &launched),
+            QemuMachine::start(
+                config,
+                binary.version.clone(),
+                directory,
+                log,
+                &launched,
+                self.config.answer_limit,
+            ),
         )
         .await
         .unwrap_or(Err(VmmError::Timeout {
@@ -164,7 +175,9 @@ impl Vmm for Qemu {
                     what: format!("a machine of driver {}", record.vmm),
                 });
             }
-            let adopted = QemuMachine::adopt(record, self.config.console_cap).await?;
+            let adopted =
+                QemuMachine::adopt(record, self.config.console_cap, self.config.answer_limit)
+                    .await?;
             Ok(adopted.map(|machine| machine as Arc<dyn Machine>))
         }
         .boxed()

@@ -4,17 +4,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
 
 use banger_host::cgroup::{Cgroup, CgroupError};
 use banger_host::files::{open_beneath, open_directory};
 use banger_host::process::{Handle, Identity};
 use rustix::fs::OFlags;
 
+use super::KILL_LIMIT;
 use crate::{VmmError, jail_path};
-
-/// Longest a killed process takes to go away, memory of hundreds of GiB included.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a jail directory says about its VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

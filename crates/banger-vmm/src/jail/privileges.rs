@@ -84,7 +84,12 @@ pub(super) fn drop_all(uid: Option<u32>, kvm_gid: Option<u32>) -> Result<(), Str
         if uid == 0 {
             return Err("cannot run a VMM as uid 0 of its own".into());
         }
-        let groups: Vec<Gid> = kvm_gid.into_iter().map(Gid::from_raw).collect();
+        // Group 0 opens files of the host that are only root's to read.
+        let groups: Vec<Gid> = kvm_gid
+            .into_iter()
+            .filter(|gid| *gid != 0)
+            .map(Gid::from_raw)
+            .collect();
         rustix::thread::set_thread_groups(&groups).map_err(fail("drop supplementary groups"))?;
         let gid = Gid::from_raw(uid);
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(fail("change the group"))?;

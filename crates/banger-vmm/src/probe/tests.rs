@@ -26,6 +26,9 @@ fn the_ladder() {
     let ends = Outcome::Ends {
         reason: "x".to_owned(),
     };
+    let refused = Outcome::Refused {
+        reason: "x".to_owned(),
+    };
     let (kvm, tcg) = (Some(Accelerator::Kvm), Some(Accelerator::Tcg));
     for (device, verdict, expected) in [
         (&KvmDevice::Absent, None, tcg),
@@ -35,6 +38,7 @@ fn the_ladder() {
         (&KvmDevice::Usable, Some(&boots), kvm),
         (&KvmDevice::Usable, Some(&hangs), tcg),
         (&KvmDevice::Usable, Some(&ends), tcg),
+        (&KvmDevice::Usable, Some(&refused), tcg),
         // A device that went away since counts more than an old verdict.
         (&KvmDevice::Absent, Some(&boots), tcg),
     ] {
@@ -146,4 +150,32 @@ async fn a_machine_that_cannot_start_ends_in_tcg() {
     let rung = prober.rung(Wish::Auto, &place.candidate()).await;
     assert_eq!(rung.accelerator, Accelerator::Tcg);
     assert!(rung.reason.contains("no such machine"), "{}", rung.reason);
+}
+
+#[tokio::test]
+async fn a_probe_that_was_not_possible_is_made_again() {
+    let place = Place::new();
+    let prober = place.prober(&vmm(), true);
+    let mut candidate = place.candidate();
+    candidate.initramfs = place.0.path().join("none");
+    let rung = prober.rung(Wish::Auto, &candidate).await;
+    assert_eq!(rung.accelerator, Accelerator::Tcg);
+    assert!(
+        rung.reason.contains("cannot be prepared"),
+        "{}",
+        rung.reason
+    );
+    let rung = prober.rung(Wish::Auto, &place.candidate()).await;
+    assert_eq!(rung.accelerator, Accelerator::Kvm, "{}", rung.reason);
+}
+
+#[tokio::test]
+async fn a_vmm_that_never_starts_is_a_hang() {
+    let place = Place::new();
+    let vmm = vmm();
+    vmm.set_fault(Call::Launch, Some(Fault::Stall));
+    let prober = place.prober(&vmm, true);
+    let rung = prober.rung(Wish::Auto, &place.candidate()).await;
+    assert_eq!(rung.accelerator, Accelerator::Tcg);
+    assert!(rung.reason.contains("80 ms"), "{}", rung.reason);
 }

@@ -2,6 +2,7 @@
 //! probe writes it anew.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use banger_host::files::write_atomic;
@@ -29,10 +30,13 @@ pub struct Key {
 pub enum Outcome {
     /// It answered.
     Boots { ms: u64 },
-    /// The machine ended, or could not be started.
+    /// The machine ran and ended.
     Ends { reason: String },
+    /// The VMM could not start it. A permission or a want of memory may be the cause, so this holds
+    /// only in the circumstances it was found in.
+    Refused { reason: String },
     /// Nothing came within the longest bound. It may have been the host's load, so this holds only
-    /// until the host boots again.
+    /// in the circumstances it was found in.
     Hangs { after_ms: u64 },
 }
 
@@ -42,23 +46,21 @@ struct Entry {
     key: Key,
     #[serde(flatten)]
     outcome: Outcome,
-    /// The host's boot in which it was found.
-    boot_id: String,
+    circumstances: String,
 }
 
 pub(super) struct Verdicts {
     path: PathBuf,
-    boot_id: String,
+    circumstances: String,
     entries: Vec<Entry>,
 }
 
 impl Verdicts {
     pub(super) fn load(path: &Path) -> Verdicts {
-        let boot_id = banger_host::kernel::boot_id().unwrap_or_default();
-        Verdicts::load_in(path, boot_id)
+        Verdicts::load_in(path, circumstances(Path::new("/dev/kvm")))
     }
 
-    fn load_in(path: &Path, boot_id: String) -> Verdicts {
+    fn load_in(path: &Path, circumstances: String) -> Verdicts {
         let small = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= MOST_BYTES);
         let entries = small
             .then(|| std::fs::read(path).ok())
@@ -67,13 +69,14 @@ impl Verdicts {
             .unwrap_or_default();
         Verdicts {
             path: path.to_owned(),
-            boot_id,
+            circumstances,
             entries,
         }
     }
 
     fn holds(&self, entry: &Entry) -> bool {
-        !matches!(entry.outcome, Outcome::Hangs { .. }) || entry.boot_id == self.boot_id
+        matches!(entry.outcome, Outcome::Boots { .. } | Outcome::Ends { .. })
+            || entry.circumstances == self.circumstances
     }
 
     pub(super) fn find(&self, key: &Key) -> Option<Outcome> {
@@ -98,7 +101,7 @@ impl Verdicts {
         self.entries.push(Entry {
             key,
             outcome,
-            boot_id: self.boot_id,
+            circumstances: self.circumstances,
         });
         let surplus = self.entries.len().saturating_sub(MOST);
         self.entries.drain(..surplus);
@@ -107,6 +110,21 @@ impl Verdicts {
             &serde_json::to_vec_pretty(&self.entries)?,
             0o600,
         )
+    }
+}
+
+/// The host's boot, and who may use the device: what an administrator changes when told that KVM
+/// does not work.
+fn circumstances(device: &Path) -> String {
+    let boot_id = banger_host::kernel::boot_id().unwrap_or_default();
+    match std::fs::metadata(device) {
+        Ok(metadata) => format!(
+            "{boot_id} {}:{} {:o}",
+            metadata.uid(),
+            metadata.gid(),
+            metadata.mode()
+        ),
+        Err(_) => boot_id,
     }
 }
 
@@ -123,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_holds_for_one_boot_and_the_rest_for_good() {
+    fn what_may_have_been_the_host_holds_for_one_boot_and_the_rest_for_good() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("verdicts.json");
         let load = |boot: &str| Verdicts::load_in(&path, boot.to_owned());
@@ -138,6 +156,19 @@ mod tests {
         assert_eq!(load("one").latest(), Some(hangs));
         assert_eq!(load("two").latest(), Some(boots));
         assert_eq!(load("one").find(&key(3)), None);
+        let (ends, refused) = (
+            Outcome::Ends {
+                reason: "e".to_owned(),
+            },
+            Outcome::Refused {
+                reason: "r".to_owned(),
+            },
+        );
+        load("one").remember(key(3), ends.clone()).unwrap();
+        load("one").remember(key(4), refused.clone()).unwrap();
+        assert_eq!(load("one").find(&key(4)), Some(refused));
+        assert_eq!(load("two").find(&key(4)), None);
+        assert_eq!(load("two").find(&key(3)), Some(ends));
 
         std::fs::write(&path, b"not json").unwrap();
         assert_eq!(load("one").find(&key(1)), None);
@@ -153,5 +184,23 @@ mod tests {
         }
         assert_eq!(load("one").find(&key(0)), None);
         assert!(load("one").find(&key(MOST + 4)).is_some());
+    }
+
+    #[test]
+    fn another_mode_or_owner_of_the_device_is_another_circumstance() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let device = directory.path().join("kvm");
+        let absent = circumstances(&device);
+        std::fs::write(&device, b"").unwrap();
+        let mut seen = vec![absent];
+        for mode in [0o600, 0o660] {
+            std::fs::set_permissions(&device, std::fs::Permissions::from_mode(mode)).unwrap();
+            let now = circumstances(&device);
+            assert_eq!(now, circumstances(&device));
+            assert!(!seen.contains(&now), "{now}");
+            seen.push(now);
+        }
     }
 }

@@ -17,22 +17,19 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::command_line;
-use super::exit::{Evidence, judge, with_last_words};
+use super::exit::{Evidence, Shutdown, judge, with_last_words};
 use super::qmp::{Qmp, QmpError};
-use crate::jail::{self, Launched};
+use crate::jail::{self, KILL_LIMIT, Launched};
 use crate::log::{BoundedLog, DEFAULT_CAP, DEFAULT_RATE, pump, read_tail};
 use crate::socket::JailDirectory;
 use crate::{
     Exit, GuestStream, Machine, MachineConfig, MachineRecord, VmmError, console, jail_path,
 };
 
-/// A healthy QEMU answers in a millisecond; a starving host needs patience.
-const QMP_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks at whether QEMU has made its sockets.
 const SOCKET_POLL: Duration = Duration::from_millis(2);
 /// QEMU ends within milliseconds of SIGTERM unless its storage hangs.
 const TERM_GRACE: Duration = Duration::from_secs(2);
-const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// After the process's end, for its last words to be read.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Lines of QEMU's own log quoted in an error.
@@ -141,6 +138,8 @@ pub(super) struct QemuMachine {
     shared: Arc<Shared>,
     exit: watch::Receiver<Option<Exit>>,
     readers: Vec<AbortHandle>,
+    /// Kept open, since QEMU tells its end there, and closed with the machine.
+    _control: Qmp,
 }
 
 struct Shared {
@@ -158,6 +157,7 @@ impl QemuMachine {
         directory: JailDirectory,
         streams: Streams,
         launched: &Launched,
+        answer_limit: Duration,
     ) -> Result<Starting, VmmError> {
         let mut readers = Readers::start(streams.vmm, streams.fifo);
         let Some(handle) = launched.handle() else {
@@ -166,11 +166,13 @@ impl QemuMachine {
         let identity = handle.identity();
         let work = async {
             let api = wait_for_socket(&directory, identity.pid).await?;
-            let qmp = attach(api, &mut readers).await?;
+            let qmp = attach(api, &mut readers, answer_limit).await?;
             let console =
                 connect_existing(&directory, jail_path::CONSOLE_SOCKET, identity.pid).await?;
             readers.read_console(console, streams.console);
-            qmp.execute("cont", QMP_LIMIT).await.map_err(launch_error)?;
+            qmp.execute("cont", answer_limit)
+                .await
+                .map_err(launch_error)?;
             Ok(qmp)
         };
         let attached = tokio::select! {
@@ -209,6 +211,7 @@ impl QemuMachine {
     pub(super) async fn adopt(
         record: MachineRecord,
         console_cap: u64,
+        answer_limit: Duration,
     ) -> Result<Option<Arc<Self>>, VmmError> {
         let path = record.config.directory.clone();
         let io = |deed| {
@@ -227,10 +230,10 @@ impl QemuMachine {
         let mut readers = Readers::start(streams.vmm, streams.fifo);
         let work = async {
             let api = connect_existing(&directory, jail_path::API_SOCKET, identity.pid).await?;
-            let qmp = attach(api, &mut readers).await?;
+            let qmp = attach(api, &mut readers, answer_limit).await?;
             let answer = |result: Result<Value, QmpError>| result.map_err(launch_error);
-            let name = answer(qmp.execute("query-name", QMP_LIMIT).await)?;
-            let status = answer(qmp.execute("query-status", QMP_LIMIT).await)?;
+            let name = answer(qmp.execute("query-name", answer_limit).await)?;
+            let status = answer(qmp.execute("query-status", answer_limit).await)?;
             let console =
                 connect_existing(&directory, jail_path::CONSOLE_SOCKET, identity.pid).await?;
             readers.read_console(console, streams.console);
@@ -250,9 +253,16 @@ impl QemuMachine {
         }
         if status.get("status").and_then(Value::as_str) == Some("prelaunch") {
             // Its daemon died between launching it and letting it run: it never was a machine.
-            let _ = handle.signal(Signal::KILL);
-            let _ = handle.ended().await;
-            return Ok(None);
+            handle
+                .signal(Signal::KILL)
+                .map_err(io("kill the VMM process of"))?;
+            return match tokio::time::timeout(KILL_LIMIT, handle.ended()).await {
+                Ok(ended) => ended.map(|()| None).map_err(io("watch the VMM process of")),
+                Err(_) => Err(VmmError::Timeout {
+                    what: "killing QEMU",
+                    after: KILL_LIMIT,
+                }),
+            };
         }
         let starting = Starting {
             record,
@@ -332,7 +342,7 @@ impl Starting {
         let (known, exit) = watch::channel(None);
         tokio::spawn(supervise(
             Arc::clone(&shared),
-            self.qmp,
+            self.qmp.watch_shutdown(),
             self.readers,
             known,
         ));
@@ -340,6 +350,7 @@ impl Starting {
             shared,
             exit,
             readers,
+            _control: self.qmp,
         })
     }
 }
@@ -348,7 +359,7 @@ impl Starting {
 /// cgroup removed in any case.
 async fn supervise(
     shared: Arc<Shared>,
-    qmp: Qmp,
+    shutdown: watch::Receiver<Option<Shutdown>>,
     mut readers: Readers,
     known: watch::Sender<Option<Exit>>,
 ) {
@@ -367,7 +378,7 @@ async fn supervise(
     let console = shared.console();
     let exit = judge(&Evidence {
         killed: shared.killed.load(Ordering::Acquire),
-        shutdown: qmp.shutdown(),
+        shutdown: *shutdown.borrow(),
         watched,
         status,
         panic: console::panic_line(&console).map(str::to_owned),
@@ -475,9 +486,13 @@ async fn connect_existing(
         })
 }
 
-async fn attach(stream: UnixStream, readers: &mut Readers) -> Result<Qmp, VmmError> {
+async fn attach(
+    stream: UnixStream,
+    readers: &mut Readers,
+    answer_limit: Duration,
+) -> Result<Qmp, VmmError> {
     let (reader, writer) = stream.into_split();
-    let (qmp, reading) = Qmp::connect(reader, writer, QMP_LIMIT)
+    let (qmp, reading) = Qmp::connect(reader, writer, answer_limit)
         .await
         .map_err(launch_error)?;
     readers.qmp = Some(reading);

@@ -5,7 +5,6 @@
 //! and nothing that arrives is kept but the answer waited for and the last shutdown reason.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -62,10 +61,9 @@ struct ErrorMessage {
     desc: String,
 }
 
-/// A negotiated connection. Cloned handles share it.
-#[derive(Clone)]
+/// A negotiated connection; dropping it, and ending its reading task, closes the socket.
 pub(super) struct Qmp {
-    inner: Arc<Mutex<Commands>>,
+    inner: Mutex<Commands>,
     shutdown: watch::Receiver<Option<Shutdown>>,
 }
 
@@ -97,11 +95,11 @@ impl Qmp {
         let (ended, shutdown) = watch::channel(None);
         let reading = tokio::spawn(read_loop(reader, answered, ended));
         let qmp = Self {
-            inner: Arc::new(Mutex::new(Commands {
+            inner: Mutex::new(Commands {
                 writer: Box::new(writer),
                 answers,
                 next_id: 1,
-            })),
+            }),
             shutdown,
         };
         match qmp.execute("qmp_capabilities", limit).await {
@@ -152,9 +150,9 @@ impl Qmp {
             }))
     }
 
-    /// The reason QEMU gave for stopping, if it did.
-    pub(super) fn shutdown(&self) -> Option<Shutdown> {
-        *self.shutdown.borrow()
+    /// Holds the reason QEMU gave for stopping once it did, and keeps it after the connection.
+    pub(super) fn watch_shutdown(&self) -> watch::Receiver<Option<Shutdown>> {
+        self.shutdown.clone()
     }
 }
 
@@ -268,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn a_polite_peer() {
         let (qmp, _reading) = against(GREETING, polite).await.unwrap();
-        assert_eq!(qmp.shutdown(), None);
+        assert_eq!(*qmp.watch_shutdown().borrow(), None);
         assert_eq!(qmp.execute("query-name", LIMIT).await.unwrap()["name"], "x");
         let refused = qmp.execute("nonsense", LIMIT).await.unwrap_err();
         assert_eq!(
@@ -281,7 +279,7 @@ mod tests {
             .unwrap_err();
         assert!(matches!(silent, QmpError::Timeout { .. }), "{silent}");
         qmp.execute("stop", LIMIT).await.unwrap();
-        assert_eq!(qmp.shutdown(), Some(Shutdown::GuestReset));
+        assert_eq!(*qmp.watch_shutdown().borrow(), Some(Shutdown::GuestReset));
     }
 
     #[tokio::test]
@@ -323,7 +321,10 @@ mod tests {
                 return;
             }
         };
-        assert_eq!(qmp.shutdown(), Some(Shutdown::GuestPowerOff));
+        assert_eq!(
+            *qmp.watch_shutdown().borrow(),
+            Some(Shutdown::GuestPowerOff)
+        );
     }
 
     #[tokio::test]
