@@ -3,6 +3,7 @@
 
 mod archive;
 mod compare;
+mod everything;
 mod format;
 mod image;
 mod limits;

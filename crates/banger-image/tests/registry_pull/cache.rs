@@ -1,7 +1,7 @@
 //! The blob cache and the bases: work is done once, and damage heals.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use banger_image::digest::Digest;
@@ -165,8 +165,11 @@ async fn a_damaged_blob_is_found_and_fetched_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn layers_are_fetched_in_parallel_but_not_all_at_once() {
-    let fake = Fake::new(|request, mut honest| {
-        if request.is_blob() {
+    let three = Arc::new(Barrier::new(3));
+    let fake = Fake::new(move |request, mut honest| {
+        // All but the configuration, which comes alone.
+        if request.is_blob() && honest.body.len() > 1000 {
+            honest.together = Some(Arc::clone(&three));
             honest.delay = Duration::from_millis(40);
         }
         honest

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use banger_image::digest::Digest;
@@ -56,6 +56,8 @@ pub struct Reply {
     pub cut: Option<usize>,
     /// Bytes of the body after which nothing more comes, for this long.
     pub stall: Option<(usize, Duration)>,
+    /// It does not begin before so many others want to.
+    pub together: Option<Arc<Barrier>>,
     /// How long it takes before it begins.
     pub delay: Duration,
     pub content_length: bool,
@@ -69,9 +71,17 @@ impl Reply {
             body: body.into(),
             cut: None,
             stall: None,
+            together: None,
             delay: Duration::ZERO,
             content_length: true,
         }
+    }
+
+    fn pause(&self) {
+        if let Some(barrier) = &self.together {
+            barrier.wait();
+        }
+        std::thread::sleep(self.delay);
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Reply {
@@ -165,7 +175,7 @@ impl Fake {
         counts
     }
 
-    /// Most blobs that were being served at once.
+    /// Most blobs that were waited for at once.
     pub fn busiest(&self) -> usize {
         self.shared.busiest.load(Ordering::Relaxed)
     }
@@ -189,14 +199,16 @@ impl Shared {
             log.push(request.clone());
             (self.script)(&request, self.honest(&request))
         };
-        if !request.is_blob() {
-            return write_reply(&mut connection, &reply);
+        if request.is_blob() {
+            let busy = self.busy.fetch_add(1, Ordering::SeqCst) + 1;
+            self.busiest.fetch_max(busy, Ordering::SeqCst);
+            reply.pause();
+            // Before the last byte: who has that may ask for the next blob at once.
+            self.busy.fetch_sub(1, Ordering::SeqCst);
+        } else {
+            reply.pause();
         }
-        let busy = self.busy.fetch_add(1, Ordering::SeqCst) + 1;
-        self.busiest.fetch_max(busy, Ordering::SeqCst);
-        let outcome = write_reply(&mut connection, &reply);
-        self.busy.fetch_sub(1, Ordering::SeqCst);
-        outcome
+        write_reply(&mut connection, &reply)
     }
 
     fn honest(&self, request: &Request) -> Reply {
@@ -264,7 +276,6 @@ fn read_request(connection: &mut TcpStream) -> std::io::Result<Option<Request>> 
 }
 
 fn write_reply(connection: &mut TcpStream, reply: &Reply) -> std::io::Result<()> {
-    std::thread::sleep(reply.delay);
     let mut head = format!("HTTP/1.1 {} X\r\nconnection: close\r\n", reply.status);
     if reply.content_length {
         head += &format!("content-length: {}\r\n", reply.body.len());

@@ -13,6 +13,15 @@ mod fake;
 mod hostile;
 mod images;
 mod real;
+mod registry;
+mod umoci;
+
+#[path = "../base_layers/compare.rs"]
+mod compare;
+#[path = "../base_layers/everything.rs"]
+mod everything;
+#[path = "../base_layers/mounted.rs"]
+mod mounted;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

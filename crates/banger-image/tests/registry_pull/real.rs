@@ -1,10 +1,7 @@
 //! Debian's docker-registry, filled by skopeo with images that umoci made.
 
-use std::ffi::OsStr;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use banger_image::digest::Digest;
 use banger_image::error::ImageErrorKind as Kind;
@@ -15,119 +12,11 @@ use banger_image::registry::Credentials;
 use serde_json::json;
 
 use crate::images::{OCI_INDEX, OCI_LAYER, OCI_MANIFEST, TestImage, descriptor, index, tar};
+use crate::registry::{Registry, have, run};
 use crate::{Root, base_holds, whole};
 
 /// `s3cret` under bcrypt, as `htpasswd -B` writes it.
 const HTPASSWD: &str = "ann:$2y$04$aVdz9S1mVNNQN8qjrCrN7.xs4y5R/obBlZXkgaRCM6UGWT6JhrwQ2\n";
-
-/// What is needed and not there is said once, and the test passes over.
-fn have(programs: &[&str]) -> bool {
-    for program in programs {
-        let found = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-        });
-        if !found {
-            eprintln!("skipped: {program}");
-            return false;
-        }
-    }
-    true
-}
-
-#[track_caller]
-fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program}: {stderr}");
-}
-
-/// A registry process of its own.
-struct Registry {
-    child: Child,
-    port: u16,
-    _directory: tempfile::TempDir,
-}
-
-impl Registry {
-    fn start() -> Registry {
-        Registry::with(|_| String::new())
-    }
-
-    /// `more` writes what it needs into the registry's directory and gives the end of its
-    /// configuration, which is within the section `http`.
-    fn with(more: impl FnOnce(&Path) -> String) -> Registry {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path();
-        let more = more(path);
-        // The port is free between our look and its use, unless another test is quick.
-        let port = {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
-        let config = format!(
-            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\n\
-             storage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{more}",
-            path.display()
-        );
-        std::fs::write(path.join("config.yml"), config).unwrap();
-        let mut child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(path.join("config.yml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(child.try_wait().unwrap().is_none(), "docker-registry ended");
-            assert!(
-                begun.elapsed() < Duration::from_secs(20),
-                "docker-registry does not listen"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Registry {
-            child,
-            port,
-            _directory: directory,
-        }
-    }
-
-    fn reference(&self, rest: &str) -> String {
-        format!("127.0.0.1:{}/{rest}", self.port)
-    }
-
-    fn manifest(&self, name: &str) -> String {
-        let source = format!("docker://{}", self.reference(name));
-        let output = Command::new("skopeo")
-            .args(["inspect", "--raw", "--tls-verify=false", &source])
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Copies an image into the registry.
-    #[track_caller]
-    fn push(&self, source: &str, name: &str, options: &[&str]) {
-        let destination = format!("docker://{}", self.reference(name));
-        let common = ["copy", "-q", "--insecure-policy", "--dest-tls-verify=false"];
-        run(
-            "skopeo",
-            common
-                .iter()
-                .chain(options)
-                .copied()
-                .chain([source, &destination]),
-        );
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// An OCI layout with one image of two layers, the second of which replaces and removes.
 struct Layout {
