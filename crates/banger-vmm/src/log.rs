@@ -54,8 +54,18 @@ impl BoundedLog {
         Ok(Self { file, length, cap })
     }
 
-    /// Appends; past the cap only the newer half stays, from the start of a line.
+    /// Appends; past the cap only the newer half stays, from the start of a line. What a full file
+    /// system does not take is lost.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let result = self.try_append(bytes);
+        if result.is_err() {
+            // Some of it may have been written, or the older half be gone.
+            self.length = self.file.metadata()?.len();
+        }
+        result
+    }
+
+    fn try_append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let incoming = bytes.len() as u64;
         if self.length.saturating_add(incoming) > self.cap {
             self.shorten()?;
@@ -211,6 +221,28 @@ mod tests {
             .unwrap();
         assert_eq!(read_tail(fd.as_fd(), "log", 10_000).unwrap().len(), 1000);
         assert_eq!(read_tail(fd.as_fd(), "log", 3).unwrap(), b"xxx");
+    }
+
+    #[test]
+    fn a_full_file_system_loses_bytes_and_nothing_else() {
+        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+        let file = memfd_create("log", MemfdFlags::ALLOW_SEALING).unwrap();
+        let mut log = BoundedLog {
+            file: File::from(file),
+            length: 0,
+            cap: 1000,
+        };
+        let line = format!("{}\n", "x".repeat(99));
+        log.append(line.repeat(6).as_bytes()).unwrap();
+        // From here on the file cannot grow, as on a full disk, once shortened not even to its
+        // old length.
+        fcntl_add_seals(&log.file, SealFlags::GROW).unwrap();
+        for _ in 0..3 {
+            log.append(line.repeat(5).as_bytes()).unwrap_err();
+            assert_eq!(log.length, log.file.metadata().unwrap().len());
+        }
+        ftruncate(&log.file, 0).unwrap();
     }
 
     #[test]

@@ -106,11 +106,10 @@ pub fn choose(wish: Wish, device: &KvmDevice, verdict: Option<&Outcome>) -> Deci
                 }
                 Outcome::Boots { .. } => String::new(),
             };
-            let remedy = match outcome {
-                Outcome::Refused { .. } => {
-                    "let a group of its own own /dev/kvm (chgrp kvm, chmod 660), which VMs then keep"
-                }
-                _ => "use a host with its own KVM, or one whose nested virtualisation is complete",
+            let remedy = if reason.contains("Permission denied") {
+                "let a group own /dev/kvm that is not root's (chgrp kvm, chmod 660): the VMM keeps it"
+            } else {
+                "use a host with its own KVM, or one whose nested virtualisation is complete"
             };
             rung(Accelerator::Tcg, reason, Some(remedy))
         }

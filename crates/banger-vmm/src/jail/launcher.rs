@@ -123,8 +123,9 @@ fn join_cgroup(name: &str) {
 /// Gives the VM's user what it writes: a place for sockets in the directory, and its disks.
 fn hand_over(directory: &OwnedFd, files: &[String], uid: u32) -> Result<(), String> {
     let gid = Gid::from_raw(uid);
-    fchown(directory, None, Some(gid)).deed("give the jail directory to the VM's group")?;
-    // Sticky: the VMM may add names and not take ours away.
+    // Sticky: the VMM may add names and not take ours away, which it could as the owner.
+    fchown(directory, Some(rustix::process::geteuid()), Some(gid))
+        .deed("give the jail directory to the VM's group")?;
     fchmod(directory, Mode::from_raw_mode(0o1770)).deed("open the jail directory to the VM")?;
     for name in files {
         let deed = format!("give {name} to the VM's user");

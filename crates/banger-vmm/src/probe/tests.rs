@@ -52,6 +52,23 @@ fn the_ladder() {
     }
 }
 
+#[test]
+fn a_vmm_that_may_not_use_the_device_gets_the_remedy_for_that() {
+    let remedy = |reason: &str| {
+        let refused = Outcome::Refused {
+            reason: reason.to_owned(),
+        };
+        match choose(Wish::Auto, &KvmDevice::Usable, Some(&refused)) {
+            Decision::Rung(rung) => rung.remedy.unwrap(),
+            Decision::Probe => panic!("{reason}"),
+        }
+    };
+    // QEMU's own words.
+    let denied = "Could not access KVM kernel module: Permission denied";
+    assert!(remedy(denied).contains("chgrp kvm"));
+    assert!(!remedy("error: failed to set MSR 0x10a").contains("chgrp"));
+}
+
 struct Place(tempfile::TempDir);
 
 impl Place {

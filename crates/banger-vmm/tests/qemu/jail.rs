@@ -14,15 +14,12 @@ use crate::place::{Daemon, Place, adopt, console_shows, driver, processes_of, st
 
 const ORDINARY: u32 = 65534;
 
-/// A user id nobody on this host has, another one for each test process.
-fn own_uid() -> u32 {
-    210_000 + std::process::id() % 50_000
-}
-
 /// A group that is neither the VM's nor ours, in the place of the one that owns /dev/kvm.
 const KVM_GROUP: u32 = 64_055;
 
 fn jailed(place: &Place, cgroup: Option<String>) -> MachineConfig {
+    // However the directory comes, it is the launcher that says whose it is.
+    std::os::unix::fs::chown(place.directory(), Some(place.uid()), None).unwrap();
     place.write("upper", &[0; 4096]);
     MachineConfig {
         disks: vec![Disk {
@@ -31,7 +28,7 @@ fn jailed(place: &Place, cgroup: Option<String>) -> MachineConfig {
             read_only: false,
         }],
         jail: JailConfig {
-            uid: Some(own_uid()),
+            uid: Some(place.uid()),
             kvm_gid: Some(KVM_GROUP),
             cgroup,
             max_file_size: Some(1 << 20),
@@ -91,7 +88,7 @@ pub async fn roots_vmm_is_nobody() {
     let secret = tempfile::tempfile().unwrap();
     rustix::io::fcntl_setfd(&secret, FdFlags::empty()).unwrap();
     let config = jailed(&place, None);
-    let uid = own_uid();
+    let uid = place.uid();
     assert!(processes_of(uid).is_empty());
     let machine = driver().launch(config).await.unwrap();
     console_shows(&machine, "up").await;
@@ -137,11 +134,22 @@ pub async fn roots_vmm_is_nobody() {
     assert!(processes_of(uid).is_empty());
 }
 
+/// Where /dev/kvm is root's own, its group would open other files of root's.
+pub async fn group_0_is_not_kept() {
+    let place = Place::new(&[print("up\n")]);
+    let mut config = jailed(&place, None);
+    config.jail.kvm_gid = Some(0);
+    let machine = driver().launch(config).await.unwrap();
+    let process = PathBuf::from(format!("/proc/{}", machine.record().pid));
+    assert_eq!(status(&process, "Groups"), "");
+    machine.kill().await.unwrap();
+}
+
 pub async fn the_vmm_cannot_replace_a_file_of_ours() {
     let place = Place::new(&[print("up\n")]);
     let config = jailed(&place, None);
     let machine = driver().launch(config).await.unwrap();
-    let uid = own_uid();
+    let uid = place.uid();
     let owner = |name: &str| {
         let metadata = std::fs::metadata(place.directory().join(name)).unwrap();
         (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777)
@@ -228,7 +236,6 @@ pub async fn an_ordinary_users_vmm_has_no_privileges() {
 }
 
 pub async fn a_cgroup_lives_as_long_as_its_vmm() {
-    let name = format!("banger-vmm-test-{}", std::process::id());
     for deed in [None, Some(Deed::PowerOff)] {
         let mut deeds = vec![Deed::Count {
             lines: 100,
@@ -236,6 +243,7 @@ pub async fn a_cgroup_lives_as_long_as_its_vmm() {
         }];
         deeds.extend(deed.clone());
         let place = Place::new(&deeds);
+        let name = place.cgroup();
         let machine = driver()
             .launch(jailed(&place, Some(name.clone())))
             .await
@@ -259,6 +267,7 @@ pub async fn a_cgroup_lives_as_long_as_its_vmm() {
     }
     // A launch that fails leaves none either.
     let place = Place::new(&[]);
+    let name = place.cgroup();
     place.write(jail_path::KERNEL, &[b'x'; 9000]);
     let failed = driver().launch(jailed(&place, Some(name.clone()))).await;
     assert!(failed.is_err());
@@ -267,8 +276,8 @@ pub async fn a_cgroup_lives_as_long_as_its_vmm() {
 
 /// The daemon was killed and its store lost: the jail directory alone says what to end.
 pub async fn a_killed_launchers_leftover_is_ended() {
-    let name = format!("banger-vmm-test-{}-left", std::process::id());
     let place = Place::new(&[print("up\n")]);
+    let name = place.cgroup();
     let cgroup = crate::place::cgroups_are_writable().then_some(name.clone());
     let config = jailed(&place, cgroup.clone());
     let record = Daemon::launch(&config, None).kill();
@@ -282,7 +291,7 @@ pub async fn a_killed_launchers_leftover_is_ended() {
         .unwrap();
     assert!(!identity.is_alive().unwrap());
     assert_eq!(leftover(&place.directory()).unwrap(), Leftover::Ended);
-    assert!(processes_of(own_uid()).is_empty());
+    assert!(processes_of(place.uid()).is_empty());
     assert_eq!(Cgroup::open(&name).unwrap(), None);
     assert!(adopt(&record).await.is_none());
 }

@@ -121,6 +121,7 @@ fn main() -> ExitCode {
             probe::a_kernel_that_never_boots_is_found_out_once;
         root =>
             jail::roots_vmm_is_nobody,
+            jail::group_0_is_not_kept,
             jail::a_killed_launchers_leftover_is_ended,
             jail::the_vmm_cannot_replace_a_file_of_ours;
         &[Need::Qemu, Need::Root, Need::Cgroup] =>

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use banger_host::cgroup::{Cgroup, Limits};
@@ -23,12 +24,25 @@ pub const DAEMON: &str = "daemon";
 /// Longest anything of a healthy machine takes on a busy host.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
+/// A number no other test has, of this process or another that runs now.
+fn own_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Process ids of one host differ; 64 is more than the tests of one process that need one.
+    std::process::id() * 64 + NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Makes a machine's directory with a guest in it.
-pub struct Place(tempfile::TempDir);
+pub struct Place {
+    root: tempfile::TempDir,
+    number: u32,
+}
 
 impl Place {
     pub fn new(deeds: &[Deed]) -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self {
+            root: tempfile::tempdir().unwrap(),
+            number: own_number(),
+        };
         std::fs::create_dir(place.directory()).unwrap();
         place.write(jail_path::KERNEL, &guest::kernel(deeds));
         place.write(jail_path::INITRAMFS, b"nothing the guest reads");
@@ -36,7 +50,16 @@ impl Place {
     }
 
     pub fn directory(&self) -> PathBuf {
-        self.0.path().join("jail")
+        self.root.path().join("jail")
+    }
+
+    /// A user id nobody on this host has.
+    pub fn uid(&self) -> u32 {
+        300_000 + self.number % 200_000
+    }
+
+    pub fn cgroup(&self) -> String {
+        format!("banger-vmm-test-{}", self.number)
     }
 
     pub fn write(&self, name: &str, bytes: &[u8]) {
@@ -50,7 +73,7 @@ impl Place {
 
     pub fn config(&self) -> MachineConfig {
         MachineConfig {
-            id: format!("t{}", std::process::id()),
+            id: format!("t{}", self.number),
             directory: self.directory(),
             accelerator: Accelerator::Tcg,
             vcpus: 1,
@@ -75,7 +98,7 @@ impl Place {
     pub fn give_to(&self, uid: u32) {
         let entries = std::fs::read_dir(self.directory()).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
-        for path in paths.chain([self.directory(), self.0.path().to_owned()]) {
+        for path in paths.chain([self.directory(), self.root.path().to_owned()]) {
             std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
         }
     }
@@ -174,7 +197,7 @@ pub fn processes_of(uid: u32) -> Vec<PathBuf> {
 }
 
 pub fn cgroups_are_writable() -> bool {
-    let name = format!("banger-vmm-test-{}-look", std::process::id());
+    let name = format!("banger-vmm-test-{}", own_number());
     match Cgroup::create(&name, &Limits::default()) {
         Ok((Some(cgroup), _)) => cgroup.remove().is_ok(),
         _ => false,
