@@ -51,10 +51,19 @@ pub(super) fn render(config: &MachineConfig, machine_type: &str) -> Vec<String> 
     line.option("-initrd", jail_path::INITRAMFS);
     let words: Vec<&str> = KERNEL_WORDS
         .into_iter()
+        .chain(late_processors(config))
         .chain(config.kernel_arguments.iter().map(String::as_str))
         .collect();
     line.option("-append", words.join(" "));
     line.0
+}
+
+/// QEMU before 10.1 may abort under TCG (`iotlb_to_section: Assertion failed`, or worse) when a
+/// processor moves a PCI window while another one runs, which is what Linux does as it looks for
+/// devices: seen in one of some sixty boots with two processors. So one processor boots alone,
+/// and the agent brings the others online when all devices are found.
+fn late_processors(config: &MachineConfig) -> Option<&'static str> {
+    (config.accelerator == Accelerator::Tcg && config.vcpus > 1).then_some("maxcpus=1")
 }
 
 /// What `query-name` answers for this machine.

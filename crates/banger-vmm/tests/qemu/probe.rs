@@ -147,10 +147,8 @@ pub async fn a_kernel_that_never_boots_is_found_out_once() {
     assert!(start.elapsed() >= BOUND * 5);
     assert!(start.elapsed() < Duration::from_secs(20));
 
-    let start = Instant::now();
     assert_eq!(ask("bad").await, rung);
-    assert!(start.elapsed() < BOUND, "it is remembered");
-    assert_eq!(vmm.launches(), 2);
+    assert_eq!(vmm.launches(), 2, "it is remembered");
     nothing_is_left(&place);
 
     // It is this kernel's verdict and not the next one's.
@@ -186,7 +184,7 @@ pub async fn the_device_of_this_host_gives_a_verdict_in_time() {
     let entries: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let outcome: Outcome = serde_json::from_value(entries[0].clone()).unwrap();
     assert!(!matches!(outcome, Outcome::Boots { .. }), "{outcome:?}");
-    let start = Instant::now();
+    // Remembered: another probe would miss its kernel.
+    std::fs::remove_file(&candidate.kernel).unwrap();
     assert_eq!(prober.rung(Wish::Auto, &candidate).await, rung);
-    assert!(start.elapsed() < BOUND);
 }
