@@ -13,7 +13,7 @@ use crate::agent::Agent;
 use crate::boot::{BootError, InitMachine, Progress, ensure_directory};
 use crate::port::{self, Port};
 use crate::reaper::Reaper;
-use crate::{listen, local, log, modules, shutdown};
+use crate::{listen, local, log, modules, processors, shutdown};
 
 /// The driver announces the port a moment after it was loaded.
 const PORT_PATIENCE: Duration = Duration::from_secs(10);
@@ -29,12 +29,17 @@ pub fn run() -> Result<(), BootError> {
         rustix::system::reboot(rustix::system::RebootCommand::CadOff),
     );
     let port = find_port(PORT_NAME)?;
+    // All devices have their drivers now.
+    let coming = processors::bring_online().unwrap_or_else(|error| {
+        progress.warn(format!("cannot count the processors: {error}"));
+        None
+    });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(BootError::io("start", "the runtime"))?;
     runtime
-        .block_on(serve(progress, &port))
+        .block_on(serve(InitMachine::new(progress, coming), &port))
         .map_err(BootError::io("serve", port.display().to_string()))
 }
 
@@ -77,11 +82,10 @@ pub fn find_port(name: &str) -> Result<PathBuf, BootError> {
     }
 }
 
-async fn serve(progress: Progress, port: &Path) -> io::Result<()> {
+async fn serve(machine: InitMachine, port: &Path) -> io::Result<()> {
     let identity = listen::identity()?;
     let reaper = Arc::new(Reaper::new(true));
-    let machine = Box::new(InitMachine::new(progress));
-    let (agent, downs) = Agent::new(machine, Arc::clone(&reaper));
+    let (agent, downs) = Agent::new(Box::new(machine), Arc::clone(&reaper));
     tokio::spawn(reaper.run());
     shutdown::listen_to_signals(Arc::clone(&agent)).await?;
     tokio::spawn(shutdown::run(Arc::clone(&agent), downs));

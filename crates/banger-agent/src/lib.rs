@@ -31,6 +31,7 @@ pub mod main_process;
 pub mod modules;
 pub mod port;
 pub mod process;
+pub mod processors;
 pub mod reaper;
 pub mod serve;
 pub mod shutdown;

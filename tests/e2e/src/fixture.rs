@@ -4,8 +4,7 @@
 //! - `busybox`: a static busybox with its applets, and nothing else.
 //! - `scratch`: one static program at `/busybox`; no directory, no `/etc`, no shell.
 //!
-//! It lives in the target directory and is made again when it is incomplete. Copies are hard links,
-//! since bases and kernels never change.
+//! It lives in the target directory and is made again when it is incomplete.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -17,10 +16,11 @@ use crate::run::Run;
 pub const KERNEL: &str = "debian-6.1-cloud";
 const COMPLETE: &str = "complete-1";
 
-/// Puts a copy of the fixture's state into a daemon's directory.
-pub fn copy_into(root: &Path) {
+/// Puts a copy of the fixture's state into a daemon's directory. What nobody changes is linked where
+/// the files' owner may stay the same.
+pub fn copy_into(root: &Path, linked: bool) {
     let fixture = ensure();
-    copy(&fixture.join("state"), &root.join("state"));
+    copy(&fixture.join("state"), &root.join("state"), linked);
 }
 
 fn directory() -> PathBuf {
@@ -57,7 +57,7 @@ fn make(directory: &Path) {
             .ok();
     }
     host.banger(&["daemon", "stop"]).ok();
-    copy(&host.state(), &directory.join("state"));
+    copy(&host.state(), &directory.join("state"), true);
 }
 
 /// The host's static busybox.
@@ -100,8 +100,8 @@ fn scratch(parent: &Path) -> PathBuf {
     tree
 }
 
-/// Copies a tree; files that nobody changes are hard links.
-fn copy(from: &Path, to: &Path) {
+/// Copies a tree; with `linked` files that nobody changes are hard links.
+fn copy(from: &Path, to: &Path, linked: bool) {
     fs::create_dir_all(to).unwrap();
     let permissions = fs::metadata(from).unwrap().permissions();
     fs::set_permissions(to, permissions).unwrap();
@@ -110,10 +110,10 @@ fn copy(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         let kind = entry.file_type().unwrap();
         if kind.is_dir() {
-            copy(&entry.path(), &target);
+            copy(&entry.path(), &target, linked);
         } else if kind.is_file() {
             let immutable = entry.metadata().unwrap().mode() & 0o222 == 0;
-            if !(immutable && fs::hard_link(entry.path(), &target).is_ok()) {
+            if !(linked && immutable && fs::hard_link(entry.path(), &target).is_ok()) {
                 fs::copy(entry.path(), &target).unwrap();
             }
         }

@@ -56,7 +56,8 @@ impl Host {
         let config = format!("accelerator = \"tcg\"\n{config}");
         fs::write(directory.path().join("config.toml"), config).unwrap();
         if seeded {
-            fixture::copy_into(directory.path());
+            // What is handed to another user must not be the fixture's own.
+            fixture::copy_into(directory.path(), user.is_none());
         }
         if let Some(uid) = user {
             let owner = format!("{uid}:{uid}");
@@ -142,18 +143,14 @@ impl Host {
         wait_until(&format!("{vm} is {state}"), || self.state_of(vm) == state);
     }
 
+    /// The daemon's status; it is started if need be.
     pub fn daemon(&self) -> Value {
+        self.banger(&["daemon", "start"]).ok();
         self.banger(&["--json", "daemon", "status"]).ok().json()
     }
 
     pub fn daemon_pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.daemon()["pid"].as_i64().unwrap()).unwrap())
-    }
-
-    /// Starts the daemon if need be.
-    pub fn daemon_pid_started(&self) -> Pid {
-        self.banger(&["daemon", "start"]).ok();
-        self.daemon_pid()
     }
 
     /// Process id of the VM's VMM.

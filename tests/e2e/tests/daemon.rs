@@ -68,7 +68,7 @@ fn many_clients_start_one_daemon() {
 #[test]
 fn a_second_daemon_on_one_root_is_refused() {
     let host = Host::empty();
-    let pid = host.daemon_pid_started();
+    let pid = host.daemon_pid();
     let second = Run::of(
         Command::new(programs().join("bangerd")).env("BANGER_ROOT", host.root()),
         b"",
@@ -80,7 +80,7 @@ fn a_second_daemon_on_one_root_is_refused() {
 #[test]
 fn a_stale_socket_is_replaced_and_a_foreign_one_is_not() {
     let host = Host::empty();
-    host.daemon_pid_started();
+    host.daemon_pid();
     host.crash_daemon();
     assert!(fs::exists(host.root().join("run/bangerd.sock")).unwrap());
     host.banger(&["vm", "list"]).ok();

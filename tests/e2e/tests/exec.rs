@@ -162,7 +162,11 @@ fn a_client_that_hangs_up_ends_what_it_ran() {
         .unwrap();
     let mut up = [0; 3];
     client.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
-    let sleeping = |count: &str| host.sh("box", "pgrep -f 'sleep 100[01]' | wc -l").text() == count;
+    let sleeping = |count: &str| {
+        host.sh("box", "grep -lx sleep /proc/[0-9]*/comm | wc -l")
+            .text()
+            == count
+    };
     wait_until("both sleep", || sleeping("2"));
     client.kill().unwrap();
     client.wait().unwrap();

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use banger_e2e::host::{Host, wait_until};
@@ -141,6 +142,9 @@ fn logs_follow() {
     );
 }
 
+const SLEEPS: &str = "grep -qx sleep /proc/[0-9]*/comm";
+
+/// A connection only attaches to `main`: a client that dies ends nothing.
 #[test]
 fn ephemeral_goes_when_main_ends_also_without_its_client() {
     let host = Host::new();
@@ -152,10 +156,35 @@ fn ephemeral_goes_when_main_ends_also_without_its_client() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    wait_until("main runs", || host.sh_if_running("gone", "pgrep sleep"));
+    wait_until("main runs", || host.sh_if_running("gone", SLEEPS));
     client.kill().unwrap();
     client.wait().unwrap();
-    // The client's hang-up ends main, and main's end removes the VM.
+    host.sh("gone", SLEEPS).ok();
+    host.sh("gone", "killall sleep").ok();
+    wait_until("the VM is gone", || host.vm_names().is_empty());
+}
+
+/// A terminal that is closed asks its programs to end, and `main` is asked too.
+#[test]
+fn a_closed_terminal_ends_main() {
+    let host = Host::new();
+    let mut client = host
+        .command(&[
+            "vm", "run", "--rm", "--name", "gone", "busybox", "--", "sleep", "1000",
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("main runs", || host.sh_if_running("gone", SLEEPS));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(client.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    let status = client.wait().unwrap();
+    assert_eq!(
+        status.signal(),
+        Some(nix::sys::signal::Signal::SIGHUP as i32),
+        "{status}"
+    );
     wait_until("the VM is gone", || host.vm_names().is_empty());
 }
 
@@ -220,12 +249,16 @@ fn flags_shape_the_machine() {
 fn refusals_say_what_to_do() {
     let host = Host::new();
     let refused: &[(&[&str], i32, &str)] = &[
-        (&["vm", "run", "./here", "--", "true"], 2, "directory"),
-        (&["vm", "create", "--name", "Bad_Name", "busybox"], 2, "a-z"),
+        (&["vm", "run", "./here", "--", "true"], 116, "directory"),
+        (
+            &["vm", "create", "--name", "Bad_Name", "busybox"],
+            100,
+            "a-z",
+        ),
         (&["vm", "create", "--vcpu", "0", "busybox"], 100, "vcpu"),
-        (&["vm", "create", "--vcpu", "-1", "busybox"], 2, "-1"),
+        (&["vm", "create", "--vcpu", "-1", "busybox"], 100, "-1"),
         (&["vm", "create", "--vcpu", "4000", "busybox"], 100, "4000"),
-        (&["vm", "create", "--memory", "1G5", "busybox"], 2, "1G5"),
+        (&["vm", "create", "--memory", "1G5", "busybox"], 100, "1G5"),
         (&["vm", "create", "--memory", "0", "busybox"], 100, "memory"),
         (
             &["vm", "create", "--memory", "900T", "busybox"],
@@ -241,9 +274,9 @@ fn refusals_say_what_to_do() {
         (&["vm", "start", "nobody"], 101, "nobody"),
         (&["image", "show", "nothing"], 101, "nothing"),
         (&["kernel", "show", "nothing"], 101, "nothing"),
-        (&["kernel", "delete", "../x"], 2, "../x"),
+        (&["kernel", "delete", "../x"], 100, "../x"),
         (&["operation", "show", "ffffffffffff"], 101, "ffffffffffff"),
-        (&["image", "pull", "UPPER/case"], 100, "UPPER"),
+        (&["image", "pull", "team/UPPER"], 100, "UPPER"),
         (
             &["image", "pull", "oci-archive:/no/such/file", "--name", "x"],
             101,

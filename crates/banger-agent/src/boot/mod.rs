@@ -35,7 +35,7 @@ use banger_protocol::agent::{AgentError, AgentErrorKind, BootConfig, BootReport,
 use banger_protocol::build::this_build;
 
 use crate::agent::Machine;
-use crate::{clock, systemd};
+use crate::{clock, processors, systemd};
 
 /// A step that the machine cannot do without has failed.
 #[derive(Debug, thiserror::Error)]
@@ -121,12 +121,14 @@ impl Progress {
 /// The machine of a process that the kernel started as /init.
 pub struct InitMachine {
     progress: Option<Progress>,
+    processors: Option<processors::Coming>,
 }
 
 impl InitMachine {
-    pub fn new(progress: Progress) -> Self {
+    pub fn new(progress: Progress, processors: Option<processors::Coming>) -> Self {
         InitMachine {
             progress: Some(progress),
+            processors,
         }
     }
 }
@@ -138,6 +140,12 @@ impl Machine for InitMachine {
         let mut init = None;
         let upper = enter(config, &mut progress)?;
         crate::shutdown::remember(upper, config.end_by_reset);
+        if let Some(coming) = self.processors.take() {
+            for (switch, error) in coming.wait() {
+                progress.warn(format!("{}: {error}", switch.display()));
+            }
+            progress.phase("processors");
+        }
         let wanted = match config.init {
             Init::Agent => None,
             Init::Image => Some(systemd::find_init().ok_or(BootError::NoInit)?),
