@@ -11,6 +11,7 @@
 
 mod error;
 mod group;
+mod search;
 mod stream;
 mod tail;
 
@@ -23,6 +24,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 pub use error::{CommandError, Ending};
+pub use search::{find, is_installed};
 pub use stream::Stream;
 
 use group::Group;
@@ -69,7 +71,7 @@ impl Output {
 }
 
 impl Program {
-    /// `name` is looked up in `PATH` unless it contains a slash.
+    /// `name` is looked up as [`find`] does.
     pub fn new(name: impl AsRef<OsStr>) -> Self {
         Self {
             name: name.as_ref().to_owned(),
@@ -198,6 +200,7 @@ impl Program {
         let mut command = tokio::process::Command::new(&self.name);
         command
             .args(&self.args)
+            .env("PATH", search::search_path())
             .env("LC_ALL", "C.UTF-8")
             // gettext obeys LANGUAGE before LC_ALL in every locale but plain "C".
             .env_remove("LANGUAGE")
@@ -276,25 +279,6 @@ impl Program {
             code,
         })
     }
-}
-
-/// Whether an executable file of this name is found in `PATH` (or at the path itself).
-pub fn is_installed(name: impl AsRef<OsStr>) -> bool {
-    find(name).is_some()
-}
-
-/// The path a program would be started from.
-pub fn find(name: impl AsRef<OsStr>) -> Option<PathBuf> {
-    let name = Path::new(name.as_ref());
-    let executable = |path: &Path| {
-        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
-    };
-    if name.components().count() > 1 || name.is_absolute() {
-        return executable(name).then(|| name.to_owned());
-    }
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|directory| directory.join(name))
-        .find(|path| executable(path))
 }
 
 /// Writes everything and closes. A program that stops reading early is judged by its exit

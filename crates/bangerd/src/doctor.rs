@@ -145,14 +145,7 @@ fn agent_version(path: &Path, agent: &BuildInfo, daemon: &BuildInfo) -> Check {
 }
 
 fn program(name: &str, missing: Status, consequence: &str, remedy: &str) -> Check {
-    // mke2fs lies in /sbin, which is not in every user's PATH.
-    let found = find(name).or_else(|| {
-        ["/usr/sbin", "/sbin"]
-            .iter()
-            .map(|directory| Path::new(directory).join(name))
-            .find(|path| path.is_file())
-    });
-    match found {
+    match find(name) {
         Some(path) => Check::pass(name, path.display().to_string()),
         None => Check::problem(
             name,

@@ -7,15 +7,29 @@ use banger_protocol::api::image::ArchiveKind;
 use banger_protocol::api::vm::WaitFor;
 use banger_protocol::api::{VERSION, VERSION_HEADER, path};
 use banger_protocol::name::{ImageName, KernelName, OperationId};
-use utoipa::IntoResponses;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{
     ComponentsBuilder, Info, OpenApi, OpenApiBuilder, PathsBuilder, RefOr, Required, Response,
 };
+use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 use super::extract::VmReference;
 use super::failure::Always;
+
+/// Bytes that are streamed in or out as they are.
+pub(super) struct Octets;
+
+impl PartialSchema for Octets {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
+            .into()
+    }
+}
+
+impl ToSchema for Octets {}
 
 /// What stands around the paths.
 pub(super) fn frame() -> OpenApi {

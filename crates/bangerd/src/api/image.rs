@@ -12,6 +12,7 @@ use banger_protocol::api::{NDJSON, path};
 use banger_protocol::name::{ImageName, KernelName};
 
 use super::Api;
+use super::document::Octets;
 use super::extract::{JsonBody, Parameters, Segments};
 use super::failure::{Failure, Lookup, Starting, WithBody};
 use super::stream;
@@ -100,7 +101,7 @@ pub async fn pull(
 #[utoipa::path(
     post, path = path::IMAGE_IMPORT, tag = "images", operation_id = "importImage",
     params(ImportImage),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The archive."),
+    request_body(content = Octets, content_type = "application/octet-stream", description = "The archive."),
     responses(
         (status = 200, description = "Events, one a line.", body = OperationEvent, content_type = NDJSON),
         Starting, Lookup

@@ -13,6 +13,7 @@ use banger_protocol::error::ApiError;
 use banger_protocol::name::KernelName;
 
 use super::Api;
+use super::document::Octets;
 use super::extract::{JsonBody, Parameters, Segments};
 use super::failure::{Failure, Lookup, Starting, WithBody};
 use super::stream;
@@ -86,7 +87,7 @@ pub async fn pull(
 #[utoipa::path(
     post, path = path::KERNEL_IMPORT, tag = "kernels", operation_id = "importKernel",
     params(ImportKernel),
-    request_body(content = Vec<u8>, content_type = "application/x-tar", description = "A directory or one file, as tar."),
+    request_body(content = Octets, content_type = "application/x-tar", description = "A directory or one file, as tar."),
     responses(
         (status = 200, description = "Events, one a line.", body = OperationEvent, content_type = NDJSON),
         Starting

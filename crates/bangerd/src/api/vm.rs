@@ -16,6 +16,7 @@ use banger_protocol::api::{NDJSON, path};
 use banger_protocol::error::{ApiError, ErrorKind};
 
 use super::Api;
+use super::document::Octets;
 use super::extract::{JsonBody, Parameters, Segments, VmReference};
 use super::failure::{Failure, Guest, Lookup, Starting, VmLookup, WithBody};
 use super::stream;
@@ -289,7 +290,7 @@ pub async fn wait(
     get, path = path::VM_LOGS, tag = "vms", operation_id = "vmLogs",
     params(("vm" = VmReference, Path, description = "Name, id or beginning of the id."), LogQuery),
     responses(
-        (status = 200, description = "The bytes as they were written.", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The bytes as they were written.", body = Octets, content_type = "application/octet-stream"),
         VmLookup, Guest
     )
 )]
