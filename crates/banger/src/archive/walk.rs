@@ -39,15 +39,13 @@ pub fn directory(
     let mut walk = Walk {
         root,
         fd,
+        keep,
         seen: HashMap::new(),
         out,
     };
     let mut pending: Vec<Vec<u8>> = vec![Vec::new()];
     while let Some(path) = pending.pop() {
         let mut below = walk.one_directory(&path)?;
-        if path.is_empty() {
-            below.retain(|name| keep(name));
-        }
         // The last one pushed is walked first.
         below.reverse();
         pending.extend(below);
@@ -58,6 +56,8 @@ pub fn directory(
 struct Walk<'a> {
     root: &'a Path,
     fd: OwnedFd,
+    /// Which names at the top are written.
+    keep: fn(&[u8]) -> bool,
     /// Device and inode of files with several names, and the first of these.
     seen: HashMap<(u64, u64), Vec<u8>>,
     out: &'a mut dyn Write,
@@ -89,7 +89,8 @@ impl Walk<'_> {
         for item in Dir::read_from(&directory).map_err(|error| failed(self, error))? {
             let item = item.map_err(|error| failed(self, error))?;
             let name = item.file_name().to_owned();
-            if !matches!(name.as_bytes(), b"." | b"..") {
+            let bytes = name.as_bytes();
+            if !matches!(bytes, b"." | b"..") && (!path.is_empty() || (self.keep)(bytes)) {
                 names.push(name);
             }
         }

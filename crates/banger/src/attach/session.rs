@@ -37,6 +37,7 @@ pub async fn run(
     let mut stdin = ends.stdin.map(input::read);
     let mut session = Session {
         writer,
+        deaf: false,
         out: Vec::new(),
         sent: 0,
         decoder: Decoder::new(Direction::GuestToClient),
@@ -52,19 +53,25 @@ pub async fn run(
     };
     session.decoder.push(upgraded.leftover);
     let mut buffer = BytesMut::new();
-    let status = loop {
-        if let Some(status) = session.frames()? {
-            break status;
+    let ended = loop {
+        match session.frames() {
+            Ok(Some(status)) => break Ok(status),
+            Ok(None) => {}
+            Err(failure) => break Err(failure),
         }
         buffer.reserve(READ);
         tokio::select! {
             count = reader.read_buf(&mut buffer) => match count {
-                Ok(0) => return Err(lost("it was closed")),
+                Ok(0) => break Err(lost("it was closed")),
                 Ok(_) => session.decoder.push(buffer.split().freeze()),
-                Err(error) => return Err(lost(&error.to_string())),
+                Err(error) => break Err(lost(&error.to_string())),
             },
             sent = session.writer.write(&session.out[session.sent..]), if session.has_output() => {
-                session.wrote(sent.map_err(|error| lost(&error.to_string()))?);
+                match sent {
+                    Ok(count) => session.wrote(count),
+                    // It reads no more; what it sent before may hold the end of the process.
+                    Err(_) => session.deaf = true,
+                }
             }
             chunk = next(&mut stdin), if session.unsent.is_empty() => session.stdin(chunk, &mut stdin),
             Some(event) = told.recv() => {
@@ -82,10 +89,10 @@ pub async fn run(
         }
     };
     drain(&mut session, &mut told, &mut signals).await?;
-    Ok(status)
+    ended
 }
 
-/// The process has ended; what it wrote must still reach whoever reads it.
+/// Nothing more will come; what did come must still reach whoever reads it.
 async fn drain(
     session: &mut Session,
     told: &mut mpsc::UnboundedReceiver<Told>,
@@ -114,6 +121,8 @@ async fn drain(
 
 struct Session {
     writer: OwnedWriteHalf,
+    /// The other end reads no more.
+    deaf: bool,
     /// Encoded frames, of which `sent` bytes have left.
     out: Vec<u8>,
     sent: usize,
@@ -190,11 +199,13 @@ impl Session {
     }
 
     fn send(&mut self, frame: &Frame) {
-        frame.encode(&mut self.out);
+        if !self.deaf {
+            frame.encode(&mut self.out);
+        }
     }
 
     fn has_output(&self) -> bool {
-        self.sent < self.out.len()
+        !self.deaf && self.sent < self.out.len()
     }
 
     fn wrote(&mut self, count: usize) {
