@@ -35,6 +35,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::jail::end_leftover;
 use crate::{
     Accelerator, JailConfig, Machine, MachineConfig, MemoryBacking, Vmm, VmmError, jail_path,
 };
@@ -262,6 +263,10 @@ impl Prober {
 
     /// One boot; an error is the probe's own.
     async fn attempt(&self, candidate: &Candidate, bound: Duration) -> Result<Outcome, String> {
+        // A daemon killed in the middle of a probe leaves a machine that nobody else knows of.
+        end_leftover(&self.directory.join(DIRECTORY), self.jail.cgroup.as_deref())
+            .await
+            .map_err(|error| with_source(&error))?;
         let directory = self
             .prepare(candidate)
             .map_err(|error| format!("the probe cannot be prepared: {error}"))?;

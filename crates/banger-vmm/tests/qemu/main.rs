@@ -118,7 +118,8 @@ fn main() -> ExitCode {
             adopt::one_that_is_held_already_is_given_up_in_time,
             jail::an_ordinary_users_vmm_has_no_privileges,
             probe::a_kernel_that_answers_gets_kvm,
-            probe::a_kernel_that_never_boots_is_found_out_once;
+            probe::a_kernel_that_never_boots_is_found_out_once,
+            probe::what_a_cut_off_probe_left_is_ended_by_the_next;
         root =>
             jail::roots_vmm_is_nobody,
             jail::group_0_is_not_kept,

@@ -105,15 +105,20 @@ impl Place {
 }
 
 impl Drop for Place {
-    /// A machine that a failed test leaves.
+    /// Ends what a failed test left running: every VMM's working directory is its jail.
     fn drop(&mut self) {
-        let Ok(record) = std::fs::read(self.directory().join(jail_path::PROCESS)) else {
-            return;
-        };
-        if let Ok(identity) = serde_json::from_slice::<Identity>(&record)
-            && identity.is_alive().unwrap_or(false)
-        {
-            signal(identity.pid, rustix::process::Signal::KILL);
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let cwd = std::fs::read_link(process.path().join("cwd"));
+            let pid = process
+                .file_name()
+                .to_str()
+                .and_then(|pid| pid.parse().ok());
+            if let (Ok(cwd), Some(pid)) = (cwd, pid)
+                && cwd.starts_with(self.root.path())
+                && let Some(pid) = rustix::process::Pid::from_raw(pid)
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
         }
     }
 }

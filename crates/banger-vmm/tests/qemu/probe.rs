@@ -1,5 +1,7 @@
 //! The KVM probe, with a real VMM that really does or does not come up.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +16,7 @@ use banger_vmm::{
 use futures_util::future::{BoxFuture, FutureExt};
 
 use crate::guest::{Deed, print};
-use crate::place::{Place, console_shows, driver};
+use crate::place::{Daemon, Place, console_shows, driver, identity};
 
 /// QEMU that translates when it is told to use KVM, so that the probe has a machine on every
 /// host; and counts.
@@ -165,6 +167,31 @@ pub async fn a_kernel_that_never_boots_is_found_out_once() {
         rung.reason
     );
     assert!(vmm.launches() > 2);
+}
+
+/// Its daemon was killed: the machine it leaves would run for ever, on a device where nothing boots.
+pub async fn what_a_cut_off_probe_left_is_ended_by_the_next() {
+    let place = Place::new(&[print("alive\n")]);
+    let vmm = Translated::new();
+    let prober = prober(&place, Arc::new(vmm.clone()), Duration::from_secs(10))
+        .with_device(|| KvmDevice::Usable);
+    let machine = directory(&place).join("machine");
+    std::fs::create_dir(directory(&place)).unwrap();
+    std::fs::set_permissions(directory(&place), Permissions::from_mode(0o700)).unwrap();
+    std::fs::create_dir(&machine).unwrap();
+    for name in [jail_path::KERNEL, jail_path::INITRAMFS] {
+        std::fs::copy(place.directory().join(name), machine.join(name)).unwrap();
+    }
+    let left = MachineConfig {
+        directory: machine,
+        ..place.config()
+    };
+    let record = Daemon::launch(&left, None).kill();
+    assert!(identity(&record).is_alive().unwrap());
+    let rung = prober.rung(Wish::Auto, &candidate(&place, "good")).await;
+    assert_eq!(rung.accelerator, Accelerator::Kvm, "{}", rung.reason);
+    assert!(!identity(&record).is_alive().unwrap());
+    nothing_is_left(&place);
 }
 
 /// Whatever this host's `/dev/kvm` is worth: a verdict, in time, and nothing left.
