@@ -20,11 +20,17 @@ pub enum Verdict {
     Tell { reason: String, command: String },
 }
 
-/// Compares the running daemon with this CLI and with the bangerd that would be started.
+/// Compares the running daemon with this CLI and with the bangerd that would be started. `own` says
+/// that it runs in the place where this user's daemons are started.
 ///
 /// A daemon newer than the CLI is never replaced, and none is where the replacement would be the
 /// very same file: then the installation itself is of two ages, and replacing would never end.
-pub fn judge(cli: &BuildInfo, installed: Option<&Program>, daemon: &DaemonInfo) -> Verdict {
+pub fn judge(
+    cli: &BuildInfo,
+    installed: Option<&Program>,
+    daemon: &DaemonInfo,
+    own: bool,
+) -> Verdict {
     let same_file = installed.is_some_and(|program| {
         program.path.as_os_str() == daemon.executable.as_str()
             && program.modified_at == daemon.executable_modified_at
@@ -32,18 +38,18 @@ pub fn judge(cli: &BuildInfo, installed: Option<&Program>, daemon: &DaemonInfo) 
     let Some(reason) = older(cli, installed, daemon).filter(|_| !same_file) else {
         return Verdict::Current;
     };
-    if daemon.started_by_client {
-        Verdict::Replace { reason }
-    } else if daemon.socket.as_str() == Layout::system().socket().to_string_lossy() {
-        Verdict::Tell {
-            reason,
-            command: "sudo systemctl restart bangerd".to_owned(),
-        }
-    } else {
-        Verdict::Tell {
-            reason,
-            command: "banger daemon stop && banger daemon start".to_owned(),
-        }
+    if daemon.started_by_client && own {
+        return Verdict::Replace { reason };
+    }
+    let is_system = daemon.socket.as_str() == Layout::system().socket().to_string_lossy();
+    let command = match (is_system, daemon.started_by_client) {
+        (true, false) => "sudo systemctl restart bangerd",
+        (true, true) => "sudo banger daemon stop && sudo banger daemon start",
+        (false, _) => "banger daemon stop && banger daemon start",
+    };
+    Verdict::Tell {
+        reason,
+        command: command.to_owned(),
     }
 }
 
@@ -148,7 +154,7 @@ mod tests {
     }
 
     fn judged(cli: &BuildInfo, installed: Option<Program>, daemon: &DaemonInfo) -> Is {
-        match judge(cli, installed.as_ref(), daemon) {
+        match judge(cli, installed.as_ref(), daemon, true) {
             Verdict::Current => Is::Current,
             Verdict::Replace { .. } => Is::Replaced,
             Verdict::Tell { .. } => Is::Told,
@@ -219,10 +225,13 @@ mod tests {
         running.started_by_client = false;
         assert_eq!(judged(&cli, None, &running), Is::Told);
         running.socket = Layout::system().socket().to_string_lossy().into_owned();
-        let Verdict::Tell { command, .. } = judge(&cli, None, &running) else {
-            panic!("not told");
-        };
-        assert!(command.contains("systemctl"), "{command}");
+        for (started_by_client, said) in [(false, "systemctl"), (true, "sudo banger daemon")] {
+            running.started_by_client = started_by_client;
+            let Verdict::Tell { command, .. } = judge(&cli, None, &running, false) else {
+                panic!("not told");
+            };
+            assert!(command.contains(said), "{command}");
+        }
     }
 
     #[test]

@@ -72,7 +72,10 @@ pub async fn ready(environment: &Environment) -> Result<Client, ApiError> {
 /// The same daemon, or its replacement.
 async fn up_to_date(environment: &Environment, client: Client) -> Result<Client, ApiError> {
     let installed = program::find(environment).ok();
-    match age::judge(&build::this_build(), installed.as_ref(), client.daemon()) {
+    let layout = own_layout(environment)?;
+    let own = layout.socket() == client.socket();
+    let installed = installed.as_ref();
+    match age::judge(&build::this_build(), installed, client.daemon(), own) {
         Verdict::Current => Ok(client),
         Verdict::Tell { reason, command } => {
             tell(&format!(
@@ -85,11 +88,6 @@ async fn up_to_date(environment: &Environment, client: Client) -> Result<Client,
                 tell(&format!(
                     "banger: {reason}; it is replaced once it has no work\n"
                 ));
-                return Ok(client);
-            }
-            let layout = Layout::own(&environment.layout, user()).map_err(no_layout)?;
-            if layout.socket() != client.socket() {
-                // Not ours to start, so not ours to stop.
                 return Ok(client);
             }
             tell(&format!("banger: {reason}; replacing it, VMs go on\n"));
