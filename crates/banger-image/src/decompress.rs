@@ -343,6 +343,8 @@ mod tests {
 
     use super::*;
 
+    const SKIPPABLE: &[u8] = b"\x50\x2a\x4d\x18\x04\0\0\0junk";
+
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(bytes).unwrap();
@@ -392,6 +394,11 @@ mod tests {
             (members, Compression::Gzip),
             (zstd::encode_all(&bytes[..], 1).unwrap(), Compression::Zstd),
             (frames.concat(), Compression::Zstd),
+            // zstd:chunked keeps its table of contents in a frame that is to be skipped.
+            (
+                [&zstd::encode_all(&bytes[..], 1).unwrap()[..], SKIPPABLE].concat(),
+                Compression::Zstd,
+            ),
         ] {
             for declared in [compression, Compression::Auto] {
                 let (found, digest) = read_all(&input, declared, u64::MAX).unwrap();

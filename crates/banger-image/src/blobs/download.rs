@@ -34,6 +34,9 @@ pub(crate) struct Download {
 /// What the task tells.
 pub(super) struct Shared {
     pub file: File,
+    /// The file's name until it gets its last one. Kept here and not by the task, which ends some
+    /// time after it was told to: what was half done is gone when the last owner is.
+    staged: Mutex<Option<TempPath>>,
     digest: Digest,
     size: u64,
     /// Bytes in the file so far: what readers may read.
@@ -72,8 +75,10 @@ impl Download {
     ) -> Download {
         // One descriptor for the writer and all readers: an image has many layers.
         let (file, path) = staged.into_parts();
+        let place = path.to_path_buf();
         let shared = Arc::new(Shared {
             file,
+            staged: Mutex::new(Some(path)),
             digest,
             size,
             written: AtomicU64::new(0),
@@ -85,10 +90,11 @@ impl Download {
             let shared = Arc::clone(&shared);
             async move {
                 let outcome = match permits.acquire().await {
-                    Ok(_permit) => fetch(&repository, &shared, path, &destination).await,
+                    Ok(_permit) => fetch(&repository, &shared, place, &destination).await,
                     // The semaphore is never closed.
                     Err(_) => Ok(()),
                 };
+                drop(shared.take_staged());
                 shared.finish(outcome);
             }
         });
@@ -146,14 +152,22 @@ impl Download {
     }
 }
 
-/// Ends the task; its staging file goes with it.
+/// Ends the task, and removes what it has not finished.
 impl Drop for Download {
     fn drop(&mut self) {
         self.task.abort();
+        drop(self.shared.take_staged());
     }
 }
 
 impl Shared {
+    fn take_staged(&self) -> Option<TempPath> {
+        self.staged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
     fn finish(&self, outcome: Result<(), ImageError>) {
         self.outcome.send_replace(match outcome {
             Ok(()) => Outcome::Done,
@@ -193,13 +207,13 @@ impl Shared {
 async fn fetch(
     repository: &Repository,
     shared: &Arc<Shared>,
-    path: TempPath,
+    place: PathBuf,
     destination: &Path,
 ) -> Result<(), ImageError> {
     let (chunks, queue) = mpsc::channel(QUEUE);
     let writer = Writer {
         shared: Arc::clone(shared),
-        path: path.to_path_buf(),
+        path: place,
     };
     let writer = tokio::task::spawn_blocking(move || writer.run(queue));
     let received = receive(repository, shared, &chunks).await;
@@ -226,8 +240,12 @@ async fn fetch(
             },
         ));
     }
-    path.persist(destination)
-        .map_err(|error| ImageError::io("create", destination, error.error))
+    // Without a name nobody wants it any more.
+    shared.take_staged().map_or(Ok(()), |staged| {
+        staged
+            .persist(destination)
+            .map_err(|error| ImageError::io("create", destination, error.error))
+    })
 }
 
 async fn joined(
