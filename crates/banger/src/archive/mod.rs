@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use banger_protocol::error::{ApiError, ErrorKind};
 
@@ -108,6 +108,19 @@ fn copy_exactly(
         }
     }
     Ok(())
+}
+
+/// The path under its own absolute name; that of a pipe has none and stays as it is.
+///
+/// # Errors
+/// There is nothing, or it may not be looked at.
+pub fn locate(path: &Path) -> Result<PathBuf, ApiError> {
+    let found = path.canonicalize().or_else(|error| {
+        // /dev/stdin leads to a pipe, which can be opened but lies nowhere.
+        path.metadata().map_err(|_| error)?;
+        std::path::absolute(path)
+    });
+    found.map_err(|error| unreadable(path, &error))
 }
 
 /// A local file or directory that cannot be read.

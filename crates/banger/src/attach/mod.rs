@@ -20,15 +20,20 @@ mod signals;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::pin;
+use std::time::Duration;
 
 use banger_protocol::exec::ExitStatus;
 
 use crate::client::Upgraded;
 use crate::failure::Failure;
 use crate::terminal::RawMode;
-use signals::Signals;
+use signals::{Event, Signals};
 
 pub use plan::Plan;
+
+/// How long a client that was told to end waits for a process that is being started.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Our side of the process's standard streams.
 pub struct Ends {
@@ -52,14 +57,18 @@ impl Ends {
     }
 }
 
-/// Joins this process to the one behind an upgraded connection until that ends.
+/// Joins this process to the one behind a connection that is being upgraded, until that ends.
 ///
 /// # Errors
 /// [`Failure::BrokenPipe`] where nobody reads our stdout any more, [`Failure::Interrupted`] where
 /// a signal ended us, and what the connection says. In all of them the process is hung up on.
-pub async fn attach(upgraded: Upgraded, plan: Plan) -> Result<ExitStatus, Failure> {
-    let signals =
+pub async fn attach(
+    connecting: impl Future<Output = Result<Upgraded, Failure>>,
+    plan: Plan,
+) -> Result<ExitStatus, Failure> {
+    let mut signals =
         Signals::new(plan.terminal).map_err(|error| cannot("listen for signals", &error))?;
+    let (upgraded, early) = connect(connecting, &mut signals).await?;
     let ends = Ends::of_this_process(plan.stdin)
         .map_err(|error| cannot("use the standard streams", &error))?;
     let raw = if plan.terminal {
@@ -67,7 +76,34 @@ pub async fn attach(upgraded: Upgraded, plan: Plan) -> Result<ExitStatus, Failur
     } else {
         None
     };
-    session::run(upgraded, ends, plan.terminal, signals, raw.as_ref()).await
+    session::run(upgraded, ends, plan.terminal, signals, early, raw.as_ref()).await
+}
+
+/// The process may have started before we hear that it has, and what is meant for it must not be
+/// lost then: a signal that asks for an end is kept until it can be passed on.
+async fn connect(
+    connecting: impl Future<Output = Result<Upgraded, Failure>>,
+    signals: &mut Signals,
+) -> Result<(Upgraded, Option<Event>), Failure> {
+    let mut connecting = pin!(connecting);
+    let interrupting = loop {
+        tokio::select! {
+            upgraded = &mut connecting => return Ok((upgraded?, None)),
+            event = signals.next() => if let Some(signal) = event.ending() {
+                break (event, signal);
+            }
+        }
+    };
+    let (event, signal) = interrupting;
+    let upgraded = tokio::select! {
+        upgraded = connecting => upgraded?,
+        again = async { while signals.next().await.ending().is_none() {} } => {
+            let () = again;
+            return Err(Failure::Interrupted(signal));
+        }
+        () = tokio::time::sleep(CONNECT_TIMEOUT) => return Err(Failure::Interrupted(signal)),
+    };
+    Ok((upgraded, Some(event)))
 }
 
 fn cannot(what: &str, error: &io::Error) -> Failure {

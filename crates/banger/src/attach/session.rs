@@ -30,6 +30,7 @@ pub async fn run(
     ends: Ends,
     terminal: bool,
     mut signals: Signals,
+    early: Option<Event>,
     raw: Option<&RawMode>,
 ) -> Result<ExitStatus, Failure> {
     let (mut reader, writer) = upgraded.stream.into_split();
@@ -52,6 +53,10 @@ pub async fn run(
         ending: None,
     };
     session.decoder.push(upgraded.leftover);
+    if let Some(failure) = early.and_then(|event| session.signal(event, terminal, raw)) {
+        session.hang_up().await;
+        return Err(failure);
+    }
     let mut buffer = BytesMut::new();
     let ended = loop {
         match session.frames() {

@@ -17,6 +17,18 @@ pub enum Event {
     Continued,
 }
 
+impl Event {
+    /// The signal, of those that ask for an end.
+    pub fn ending(self) -> Option<i32> {
+        match self {
+            Event::Forward(signal @ (libc::SIGINT | libc::SIGTERM)) | Event::HangUp(signal) => {
+                Some(signal)
+            }
+            Event::Forward(_) | Event::Resized | Event::Continued => None,
+        }
+    }
+}
+
 /// The signals we handle.
 pub struct Signals {
     interrupt: Signal,

@@ -15,6 +15,18 @@ use crate::failure::{Failure, Outcome, report_error};
 /// How many are worked on at the same time.
 const CONCURRENT: usize = 16;
 
+/// A word that can mean a VM: what bangerd would refuse is refused before it is asked.
+///
+/// # Errors
+/// One sentence that says what can.
+pub fn named(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=63).contains(&text.len()) && text.bytes().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err("a VM is meant by its name, its id or the beginning of its id, of a-z, 0-9 and '-'".into())
+}
+
 /// The VMs that are meant, in the order they were named, each once. A name that no VM has is kept
 /// as it is: bangerd says what is wrong with it, and the others are still done.
 ///
@@ -124,6 +136,18 @@ mod tests {
         ] {
             let named: Vec<String> = named.iter().map(|text| (*text).to_owned()).collect();
             assert_eq!(resolve(&named, &vms), expected);
+        }
+    }
+
+    #[test]
+    fn what_can_mean_a_vm() {
+        let longest = "a".repeat(63);
+        for good in ["web", "0f", "a-b", longest.as_str()] {
+            assert!(named(good).is_ok(), "{good}");
+        }
+        let too_long = "a".repeat(64);
+        for bad in ["", "Web", "a/b", "a b", "é", too_long.as_str()] {
+            assert!(named(bad).is_err(), "{bad}");
         }
     }
 

@@ -75,7 +75,7 @@ pub fn parse(text: &str, exists: impl Fn(&Path) -> bool) -> Result<Source, ApiEr
             .and_then(|rest| rest.strip_prefix(':'))
             .map(|rest| (kind, rest))
     }) else {
-        return Ok(Source::Reference(text.to_owned()));
+        return reference(text);
     };
     let (path, tag) = if !kind.has_tag() || exists(Path::new(rest)) {
         (rest, None)
@@ -100,16 +100,27 @@ pub fn parse(text: &str, exists: impl Fn(&Path) -> bool) -> Result<Source, ApiEr
     }))
 }
 
+/// What no prefix says to be local. No reference begins like a path.
+fn reference(text: &str) -> Result<Source, ApiError> {
+    if text.starts_with(['.', '/', '~']) {
+        return Err(ApiError::new(
+            ErrorKind::InvalidArgument,
+            format!("{text:?} is a path, which does not say what is there"),
+        )
+        .hint(format!(
+            "write oci:{text}, oci-archive:{text}, docker-archive:{text} or rootfs:{text}"
+        )));
+    }
+    Ok(Source::Reference(text.to_owned()))
+}
+
 impl Local {
     /// The same source under an absolute path, checked to exist and to be of its kind.
     ///
     /// # Errors
     /// What the path says, or that it is a file where a directory is needed, or the reverse.
     pub fn locate(self) -> Result<Local, ApiError> {
-        let path = self
-            .path
-            .canonicalize()
-            .map_err(|error| archive::unreadable(&self.path, &error))?;
+        let path = archive::locate(&self.path)?;
         let wrong = |what: &str, instead: &str| {
             Err(ApiError::new(
                 ErrorKind::InvalidArgument,
@@ -206,7 +217,17 @@ mod tests {
             let found = parse(text, |path| path == Path::new("with:colon")).unwrap();
             assert_eq!(found, expected, "{text}");
         }
-        for bad in ["oci:", "oci::x", "oci:d:", "rootfs:", "docker-archive::"] {
+        for bad in [
+            "oci:",
+            "oci::x",
+            "oci:d:",
+            "rootfs:",
+            "docker-archive::",
+            ".",
+            "./d",
+            "/d",
+            "~/d",
+        ] {
             assert!(parse(bad, |_| false).is_err(), "{bad}");
         }
     }

@@ -156,6 +156,10 @@ fn local_sources_are_streamed() {
     );
     assert_eq!(bytes, b"any bytes");
 
+    let pipe = &mut fake.command(&["image", "pull", "docker-archive:/dev/stdin", "--name", "x"]);
+    Run::with_input(pipe, b"through a pipe").ok();
+    assert_eq!(fake.requests().pop().unwrap().body, b"through a pipe");
+
     let (path, tar) = body(&["image", "pull", "oci:layout:v1"]);
     assert!(
         path.contains("kind=oci-archive") && path.contains("tag=v1"),

@@ -50,7 +50,23 @@ fn bad_values_have_the_exit_code_of_their_kind() {
             ErrorKind::NotFound,
             "no/such",
         ),
+        (
+            "kernel import k --from /dev/null",
+            invalid,
+            "neither a file",
+        ),
         ("kernel pull ../x", invalid, "../x"),
+        ("kernel show ../x", invalid, "../x"),
+        ("kernel delete ../x", invalid, "../x"),
+        ("image pull ./x", invalid, "rootfs:./x"),
+        ("vm run oci:x", invalid, "image pull oci:x --name"),
+        (
+            "vm create --image rootfs:/x",
+            invalid,
+            "image pull rootfs:/x --name",
+        ),
+        ("vm show Web", invalid, "beginning of its id"),
+        ("exec a/b true", invalid, "beginning of its id"),
     ] {
         let arguments: Vec<&str> = line.split(' ').collect();
         let run = refused(&arguments).fails(i32::from(kind.exit_code()), says);

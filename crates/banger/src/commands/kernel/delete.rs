@@ -3,6 +3,7 @@
 use banger_protocol::api::operation::OperationResult;
 use banger_protocol::api::path;
 use banger_protocol::error::ErrorKind;
+use banger_protocol::name::KernelName;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use hyper::Method;
@@ -22,7 +23,7 @@ Examples:
 pub struct Delete {
     /// Their names
     #[arg(value_name = "KERNEL", required = true, add = ArgValueCompleter::new(completion::kernels))]
-    kernels: Vec<String>,
+    kernels: Vec<KernelName>,
     /// What does not exist is no error
     #[arg(long, short)]
     force: bool,
@@ -30,7 +31,8 @@ pub struct Delete {
 
 pub async fn run(context: &Context, args: Delete) -> Outcome {
     let client = context.client().await?;
-    let targets = targets::distinct(&args.kernels);
+    let named: Vec<String> = args.kernels.into_iter().map(String::from).collect();
+    let targets = targets::distinct(&named);
     let (client, force) = (&client, args.force);
     let delete = |name: String| async move {
         let path = path::fill(path::KERNEL, &[&name]);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use banger_protocol::api::path;
+use banger_protocol::error::ErrorKind;
 use banger_protocol::name::KernelName;
 use clap::{Args, ValueHint};
 
@@ -39,10 +40,13 @@ pub struct Import {
 }
 
 pub async fn run(context: &Context, args: Import) -> Outcome {
-    let from = args
-        .from
-        .canonicalize()
-        .map_err(|error| archive::unreadable(&args.from, &error))?;
+    let from = archive::locate(&args.from)?;
+    if !from.is_dir() && !from.is_file() {
+        return Err(Failure::new(
+            ErrorKind::InvalidArgument,
+            format!("{} is neither a file nor a directory", args.from.display()),
+        ));
+    }
     let path = with_query(
         path::KERNEL_IMPORT,
         &[

@@ -2,6 +2,7 @@
 
 use banger_protocol::api::kernel::Kernel;
 use banger_protocol::api::path;
+use banger_protocol::name::KernelName;
 use banger_protocol::size;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
@@ -22,13 +23,13 @@ Examples:
 pub struct Show {
     /// Its name
     #[arg(value_name = "KERNEL", add = ArgValueCompleter::new(completion::kernels))]
-    kernel: String,
+    kernel: KernelName,
 }
 
 pub async fn run(context: &Context, args: Show) -> Outcome {
     let client = context.client().await?;
     let kernel: Kernel = client
-        .get(&path::fill(path::KERNEL, &[&args.kernel]))
+        .get(&path::fill(path::KERNEL, &[args.kernel.as_str()]))
         .await?;
     if context.json {
         output::print_json(&kernel)?;

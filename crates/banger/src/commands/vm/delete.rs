@@ -23,7 +23,7 @@ A running machine is stopped first. Prints the name of each.";
 #[command(after_help = EXAMPLES)]
 pub struct Delete {
     /// Names, ids or unique beginnings of ids
-    #[arg(value_name = "VM", required = true, add = ArgValueCompleter::new(completion::vms))]
+    #[arg(value_name = "VM", value_parser = targets::named, required = true, add = ArgValueCompleter::new(completion::vms))]
     vms: Vec<String>,
     /// What does not exist is no error
     #[arg(long, short)]

@@ -6,7 +6,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use super::{process, spec};
-use crate::commands::Context;
+use crate::commands::{Context, targets};
 use crate::completion;
 use crate::failure::Outcome;
 
@@ -29,7 +29,7 @@ in a loop that reads lines, write `banger vm exec VM -- CMD </dev/null`.";
 )]
 pub struct Exec {
     /// Name, id or unique beginning of the id
-    #[arg(value_name = "VM", add = ArgValueCompleter::new(completion::vms))]
+    #[arg(value_name = "VM", value_parser = targets::named, add = ArgValueCompleter::new(completion::vms))]
     pub vm: String,
     #[command(flatten)]
     pub words: spec::Words,

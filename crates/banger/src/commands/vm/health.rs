@@ -7,7 +7,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use super::list;
-use crate::commands::Context;
+use crate::commands::{Context, targets};
 use crate::failure::{Failure, Outcome};
 use crate::{completion, output};
 
@@ -23,7 +23,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Health {
     /// Name, id or unique beginning of the id
-    #[arg(value_name = "VM", add = ArgValueCompleter::new(completion::vms))]
+    #[arg(value_name = "VM", value_parser = targets::named, add = ArgValueCompleter::new(completion::vms))]
     vm: String,
 }
 

@@ -7,7 +7,7 @@ use clap_complete::ArgValueCompleter;
 use http_body_util::BodyExt;
 
 use crate::client::with_query;
-use crate::commands::Context;
+use crate::commands::{Context, targets};
 use crate::failure::Outcome;
 use crate::{completion, output};
 
@@ -24,7 +24,7 @@ The log holds the recent output of the machine's command, stdout and stderr as t
 #[command(after_help = EXAMPLES)]
 pub struct Logs {
     /// Name, id or unique beginning of the id
-    #[arg(value_name = "VM", add = ArgValueCompleter::new(completion::vms))]
+    #[arg(value_name = "VM", value_parser = targets::named, add = ArgValueCompleter::new(completion::vms))]
     vm: String,
     /// Go on until the machine ends
     #[arg(long, short)]

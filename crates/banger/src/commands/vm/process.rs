@@ -45,8 +45,8 @@ pub async fn join(
             request.env.insert(0, ByteString::from(variable));
         }
     }
-    let upgraded = client.upgrade(path, &request).await?;
-    attach::attach(upgraded, plan).await
+    let connecting = async { Ok(client.upgrade(path, &request).await?) };
+    attach::attach(connecting, plan).await
 }
 
 /// The last line of stderr with `--json`: a command ran, or was to run, in the VM.

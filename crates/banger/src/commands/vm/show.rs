@@ -8,7 +8,7 @@ use clap_complete::ArgValueCompleter;
 use time::OffsetDateTime;
 
 use super::list;
-use crate::commands::Context;
+use crate::commands::{Context, targets};
 use crate::completion;
 use crate::failure::Outcome;
 use crate::output;
@@ -23,7 +23,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Show {
     /// Name, id or unique beginning of the id
-    #[arg(value_name = "VM", add = ArgValueCompleter::new(completion::vms))]
+    #[arg(value_name = "VM", value_parser = targets::named, add = ArgValueCompleter::new(completion::vms))]
     vm: String,
 }
 

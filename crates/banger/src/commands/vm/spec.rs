@@ -14,6 +14,7 @@ use clap_complete::ArgValueCompleter;
 
 use crate::completion;
 use crate::environment::Environment;
+use crate::source::{self, Source};
 
 /// Flags of a new machine.
 #[derive(Debug, Args)]
@@ -177,7 +178,7 @@ impl Process {
 /// The image of a command line: the positional or `--image`, not both.
 ///
 /// # Errors
-/// Both are given, or the positional looks like a directory.
+/// Both are given, the positional looks like a directory, or it is what only `image pull` takes.
 pub fn image(flag: Option<String>, positional: Option<String>) -> Result<Option<String>, ApiError> {
     if let Some(word) = positional
         .as_ref()
@@ -191,6 +192,24 @@ pub fn image(flag: Option<String>, positional: Option<String>) -> Result<Option<
             "name an image first and put the command behind it: banger vm run IMAGE -- CMD; \
              a local image is pulled with: banger image pull rootfs:DIR",
         ));
+    }
+    for image in flag.iter().chain(&positional) {
+        // A path comes here from the flag alone.
+        let is_path = image.starts_with(['.', '/', '~']);
+        if is_path || matches!(source::parse(image, |_| false)?, Source::Local(_)) {
+            let source = if is_path {
+                format!("rootfs:{image}")
+            } else {
+                image.clone()
+            };
+            return Err(ApiError::new(
+                ErrorKind::InvalidArgument,
+                format!("{image:?} is a local source, which has no name yet"),
+            )
+            .hint(format!(
+                "first give it one: banger image pull {source} --name NAME"
+            )));
+        }
     }
     match (flag, positional) {
         (Some(flag), Some(positional)) => Err(ApiError::new(

@@ -21,7 +21,7 @@ Prints the name of each once its agent answers. A command given to `vm run -d` r
 #[command(after_help = EXAMPLES)]
 pub struct Start {
     /// Names, ids or unique beginnings of ids
-    #[arg(value_name = "VM", required = true, add = ArgValueCompleter::new(completion::vms))]
+    #[arg(value_name = "VM", value_parser = targets::named, required = true, add = ArgValueCompleter::new(completion::vms))]
     vms: Vec<String>,
 }
 

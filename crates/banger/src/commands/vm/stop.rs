@@ -25,7 +25,7 @@ Nothing that was written before `vm stop` returned is lost. Prints the name of e
 #[command(after_help = EXAMPLES)]
 pub struct Stop {
     /// Names, ids or unique beginnings of ids
-    #[arg(value_name = "VM", required = true, add = ArgValueCompleter::new(completion::vms))]
+    #[arg(value_name = "VM", value_parser = targets::named, required = true, add = ArgValueCompleter::new(completion::vms))]
     vms: Vec<String>,
     /// How long the guest may take to switch itself off before it is switched off [default: 30s,
     /// or what the configuration says]

@@ -27,7 +27,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Wait {
     /// Names, ids or unique beginnings of ids
-    #[arg(value_name = "VM", required = true, add = ArgValueCompleter::new(completion::vms))]
+    #[arg(value_name = "VM", value_parser = targets::named, required = true, add = ArgValueCompleter::new(completion::vms))]
     vms: Vec<String>,
     /// What to wait for
     #[arg(long = "for", value_name = "WHAT", value_enum, default_value = "main")]
