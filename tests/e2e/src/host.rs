@@ -166,6 +166,16 @@ impl Host {
         wait_until("the daemon is gone", || !alive(pid));
     }
 
+    /// Names of what lies where VMs lie, besides the empty disks from which theirs are made.
+    pub fn vm_directories(&self) -> Vec<String> {
+        fs::read_dir(self.state().join("vms"))
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .filter(|name| name != "templates")
+            .collect()
+    }
+
     pub fn vm_names(&self) -> Vec<String> {
         let list = self.banger(&["--json", "vm", "list"]).ok().json();
         list["vms"]
