@@ -9,3 +9,4 @@ mod printed;
 mod refusals;
 mod run;
 mod support;
+mod terminal;
