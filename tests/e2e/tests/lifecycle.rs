@@ -219,7 +219,7 @@ fn a_full_console_does_not_fill_the_disk() {
     let host = Host::with_config("console_log_size = \"1M\"\n");
     host.vm("busybox", "box");
     let id = host.show("box")["id"].as_str().unwrap().to_owned();
-    let log = host.state().join("vms").join(&id).join("console.log");
+    let log = host.state().join("vms").join(&id).join("jail/console.log");
     let flood = "i=0; while [ $i -lt 10000 ]; do echo $i-0123456789012345678901234567890123456789012345678901234567890123456789; i=$((i+1)); done > /dev/console";
     host.sh("box", &format!("{flood}; {flood}; {flood}; {flood}"))
         .ok();
