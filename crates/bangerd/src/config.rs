@@ -233,8 +233,12 @@ impl Config {
     pub fn log_level(&self, variable: Option<&str>) -> Result<LogLevel, ApiError> {
         match variable.filter(|text| !text.is_empty()) {
             None => Ok(self.log_level),
-            Some(text) => LogLevel::parse(&toml::Value::String(text.to_owned()))
-                .map_err(|reason| bad(format!("{LOG_LEVEL_VARIABLE}: {reason}"))),
+            Some(text) => {
+                LogLevel::parse(&toml::Value::String(text.to_owned())).map_err(|reason| {
+                    bad(format!("{LOG_LEVEL_VARIABLE}: {reason}"))
+                        .hint("unset it to have the log_level of the configuration file")
+                })
+            }
         }
     }
 

@@ -12,6 +12,7 @@
 //! links of their own, so their bases go with them.
 
 mod failure;
+mod turns;
 mod wanted;
 
 use std::collections::HashSet;
@@ -42,6 +43,7 @@ use crate::request_body::reader;
 use crate::store::Store;
 use crate::store::images::ImageRecord;
 use crate::vm::spec::ImageSource;
+use turns::Turns;
 pub use wanted::{Source, Wanted};
 
 /// The images of one daemon.
@@ -55,6 +57,8 @@ struct Shared {
     store: Arc<Store>,
     catalog: Arc<Catalog>,
     root: PathBuf,
+    /// Names of the catalog that are being built.
+    builds: Turns,
 }
 
 /// An image whose base cannot vanish while this lives.
@@ -119,6 +123,7 @@ impl Images {
                 store,
                 catalog,
                 root,
+                builds: Turns::default(),
             }),
         };
         images.remove_unnamed()?;
@@ -242,6 +247,23 @@ impl Images {
             self.shared.store.image(&name)?.as_ref(),
         )?;
         let text = source.text();
+        let began = OffsetDateTime::now_utc();
+        // The library fetches what two want of a registry once; a build is ours to do once.
+        let build = match &source {
+            Source::Catalog(_) => {
+                let turn = async { Ok(self.shared.builds.take(&text).await) };
+                Some(context.until_cancelled(turn).await?)
+            }
+            Source::Reference(_) => None,
+        };
+        if build.is_some_and(|turn| turn.waited)
+            && let Some(record) = self.shared.store.image(&name)?
+            && record.source == text
+            && record.created_at >= began
+            && (kernel.is_none() || record.kernel == kernel)
+        {
+            return Ok(record);
+        }
         let imported = context
             .until_cancelled(self.fetch(source, credentials, context))
             .await?;

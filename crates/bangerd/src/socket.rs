@@ -320,6 +320,26 @@ mod tests {
     }
 
     #[test]
+    fn one_of_another_user_is_left_alone() {
+        if !geteuid().is_root() {
+            eprintln!("skipped: root");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let layout = layout(root.path());
+        std::fs::create_dir(&layout.runtime).unwrap();
+        // Nobody listens, and still it is not ours to remove.
+        drop(UnixListener::bind(layout.socket()).unwrap());
+        std::os::unix::fs::chown(layout.socket(), Some(65534), None).unwrap();
+        let error = Socket::bind(&layout).unwrap_err();
+        assert!(
+            matches!(error, SocketError::Foreign { owner: 65534, .. }),
+            "{error}"
+        );
+        assert!(layout.socket().exists());
+    }
+
+    #[test]
     fn a_directory_that_is_a_link_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let layout = layout(root.path());

@@ -16,6 +16,7 @@
 pub mod images;
 pub mod ledger;
 mod migrate;
+mod reserve;
 pub mod vms;
 
 use std::path::{Path, PathBuf};
@@ -90,6 +91,10 @@ impl Store {
         let mut connection = Connection::open(path).map_err(|source| open("open", source))?;
         configure(&connection).map_err(|source| open("configure", source))?;
         migrate::migrate(&mut connection).map_err(|source| open("migrate", source))?;
+        if let Err(error) = reserve::keep(&connection) {
+            // A store that can be read shows what there is to delete.
+            tracing::warn!(path = %path.display(), %error, "no room is kept for the store");
+        }
         Ok(Store {
             connection: Mutex::new(connection),
         })
@@ -155,31 +160,31 @@ fn is_duplicate(error: &rusqlite::Error) -> bool {
 }
 
 impl StoreError {
-    fn sqlite_code(&self) -> Option<rusqlite::ErrorCode> {
-        match self {
-            StoreError::Open { source, .. } | StoreError::Statement { source, .. } => {
-                source.sqlite_error_code()
-            }
-            _ => None,
-        }
+    fn is_no_space(&self) -> bool {
+        let (StoreError::Open { source, .. } | StoreError::Statement { source, .. }) = self else {
+            return false;
+        };
+        let rusqlite::Error::SqliteFailure(code, _) = source else {
+            return false;
+        };
+        code.code == rusqlite::ErrorCode::DiskFull
+            // No room for the index of the WAL.
+            || code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
-        let kind = match (&error, error.sqlite_code()) {
-            (_, Some(rusqlite::ErrorCode::DiskFull)) => ErrorKind::NoSpace,
-            (StoreError::NameTaken { .. }, _) => ErrorKind::AlreadyExists,
-            (StoreError::Claimed { .. }, _) => ErrorKind::InUse,
-            (StoreError::Newer { .. }, _) => ErrorKind::VersionMismatch,
-            (
-                StoreError::GoBanger { .. }
-                | StoreError::Foreign { .. }
-                | StoreError::Open { .. }
-                | StoreError::Read { .. },
-                _,
-            ) => ErrorKind::BadConfig,
-            (StoreError::Statement { .. } | StoreError::Malformed { .. }, _) => ErrorKind::Internal,
+        let kind = match &error {
+            _ if error.is_no_space() => ErrorKind::NoSpace,
+            StoreError::NameTaken { .. } => ErrorKind::AlreadyExists,
+            StoreError::Claimed { .. } => ErrorKind::InUse,
+            StoreError::Newer { .. } => ErrorKind::VersionMismatch,
+            StoreError::GoBanger { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::Open { .. }
+            | StoreError::Read { .. } => ErrorKind::BadConfig,
+            StoreError::Statement { .. } | StoreError::Malformed { .. } => ErrorKind::Internal,
         };
         let hint = match &error {
             StoreError::GoBanger { .. } | StoreError::Foreign { .. } => {

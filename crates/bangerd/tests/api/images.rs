@@ -150,6 +150,49 @@ async fn an_early_refusal_reaches_a_client_that_still_sends() {
 }
 
 #[tokio::test]
+async fn the_daemon_opens_no_file_that_a_client_names() {
+    let world = World::new();
+    let daemon = world.start().await;
+    let client = daemon.client();
+    let there = world.root.path().join("there");
+    std::fs::write(&there, tar("f", b"x")).unwrap();
+    let missing = world.root.path().join("missing");
+    for prefix in [
+        "",
+        "oci:",
+        "oci-archive:",
+        "docker-archive:",
+        "rootfs:",
+        "file://",
+    ] {
+        // Nor does the answer tell whether there is such a file.
+        let answers = [&there, &missing].map(|path| format!("{prefix}{}", path.display()));
+        for body in [
+            |text: &str| ("/v1/images/pull", json!({ "reference": text })),
+            |text: &str| ("/v1/vms", json!({ "image": text })),
+        ] {
+            let mut told = Vec::new();
+            for text in &answers {
+                let (path, body) = body(text);
+                let answer = client.post(path, body).await;
+                assert_eq!(
+                    answer.status,
+                    StatusCode::BAD_REQUEST,
+                    "{text}: {}",
+                    answer.text()
+                );
+                let error = answer.error();
+                assert_eq!(error.kind, ErrorKind::InvalidArgument, "{error}");
+                told.push(answer.text().replace(text.as_str(), ""));
+            }
+            assert_eq!(told[0], told[1]);
+        }
+    }
+    assert_eq!(names(&client).await, [""; 0]);
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_killed_daemons_litter_is_swept_at_the_next_start() {
     let world = World::new();
     let daemon = world.start().await;

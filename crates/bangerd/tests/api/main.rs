@@ -9,6 +9,7 @@ mod vm_support;
 mod support;
 
 mod daemon;
+mod full_disk;
 mod images;
 mod operations;
 mod peers;

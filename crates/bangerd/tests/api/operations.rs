@@ -14,6 +14,8 @@ use serde_json::json;
 
 use crate::support::client::{Body, Client, Lines, full};
 use crate::support::{World, tar, until};
+use crate::vm_support::guest::Behaviour;
+use crate::vm_support::have_mke2fs;
 
 const IMPORT: &str = "/v1/images/import?kind=rootfs&name=slow&source=rootfs:slow";
 
@@ -170,6 +172,48 @@ async fn a_detached_operation_goes_on_without_its_client() {
     let ended = client.get(&path).await.ended();
     assert_eq!(ended.state, OperationState::Succeeded);
     assert!(matches!(ended.result, Some(OperationResult::Pruned { .. })));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_detached_operation_is_cancelled_by_word_only() {
+    if !have_mke2fs() {
+        return;
+    }
+    let world = World::new();
+    let daemon = world.start().await;
+    let client = daemon.client();
+    client
+        .import("tiny", "rootfs:tiny", tar("hello", b"hi"))
+        .await
+        .ended();
+    world.guests.behave(Behaviour {
+        hangs_at_boot: true,
+        ..Behaviour::default()
+    });
+    // Each request has a connection of its own, so its client is gone once this is answered.
+    let answer = client
+        .post("/v1/vms?detach=true", json!({ "name": "web" }))
+        .await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let operation: Operation = answer.json();
+    until("it boots", || !world.vmm.running().is_empty()).await;
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let path = format!("/v1/operations/{}", operation.id);
+    let shown: Operation = client.get(&path).await.ok();
+    assert_eq!(shown.state, OperationState::Running);
+
+    client
+        .poke(&format!("{path}/cancel"))
+        .await
+        .ok::<Operation>();
+    let ended = client.get(&format!("{path}/events")).await.ended();
+    assert_eq!(ended.state, OperationState::Cancelled);
+    assert_eq!(
+        client.get("/v1/vms/web").await.status,
+        StatusCode::NOT_FOUND
+    );
+    assert!(world.vmm.running().is_empty());
     daemon.stop().await;
 }
 

@@ -69,7 +69,7 @@ impl World {
     }
 
     /// A kernel that no machine could boot, as the fake ones need none.
-    fn put_kernel(&self) {
+    pub fn put_kernel(&self) {
         let directory = self.state().join("kernels").join(KERNEL);
         std::fs::create_dir_all(directory.join("modules")).unwrap();
         std::fs::write(directory.join("vmlinux"), "vmlinux").unwrap();
