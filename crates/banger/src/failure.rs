@@ -12,7 +12,7 @@
 //!
 //! A command may exit with any of these numbers itself. What tells them apart is stderr: banger's
 //! own failures begin with `banger: `; with `--json` the last line is `{"error": …}` for them and
-//! `{"exit": …}` for a command that ran.
+//! `{"exit": …}` for a command that ran. `docs/exit-codes.md` tells users all of it.
 
 use std::io::{self, Write};
 

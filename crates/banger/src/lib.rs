@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod duration;
 pub mod environment;
 pub mod failure;
+pub mod manual;
 pub mod operate;
 pub mod output;
 pub mod progress;

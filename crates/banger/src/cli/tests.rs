@@ -144,11 +144,7 @@ fn help_tells_the_defaults_and_so_does_the_manual() {
     };
     crate::commands::man::run(&args).unwrap();
     let page = std::fs::read_to_string(out.join("banger-vm-run.1")).unwrap();
-    assert!(
-        page.contains("1 GiB") && page.contains("Examples"),
-        "{page}"
-    );
-    assert!(out.join("banger.1").exists() && out.join("banger-image-pull.1").exists());
+    assert!(page.contains("1 GiB"), "{page}");
 }
 
 #[test]

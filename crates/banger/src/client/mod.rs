@@ -84,7 +84,10 @@ impl Client {
                         socket.display()
                     ),
                 )
-                .hint("look at its log, and end it with the process id it holds the socket with"),
+                .hint(format!(
+                    "look at its log; this names the process, which may have to be killed: fuser {}",
+                    socket.display()
+                )),
             )),
         }
     }

@@ -1,12 +1,13 @@
 //! `banger man`.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use banger_protocol::error::ErrorKind;
 use clap::{Args, ValueHint};
 
-use crate::cli;
 use crate::failure::{Failure, Outcome};
+use crate::{cli, manual};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,21 +23,27 @@ pub struct Man {
 }
 
 pub fn run(args: &Man) -> Outcome {
-    std::fs::create_dir_all(&args.out)
-        .and_then(|()| clap_mangen::generate_to(cli::documented(), &args.out))
-        .map_err(|error| {
-            let kind = match error.kind() {
-                std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-                std::io::ErrorKind::StorageFull => ErrorKind::NoSpace,
-                _ => ErrorKind::InvalidArgument,
-            };
-            Failure::new(
-                kind,
-                format!(
-                    "cannot write manual pages to {}: {error}",
-                    args.out.display()
-                ),
-            )
-        })?;
+    write(&args.out).map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            io::ErrorKind::StorageFull => ErrorKind::NoSpace,
+            _ => ErrorKind::InvalidArgument,
+        };
+        Failure::new(
+            kind,
+            format!(
+                "cannot write manual pages to {}: {error}",
+                args.out.display()
+            ),
+        )
+    })?;
     Ok(0)
+}
+
+fn write(directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    for page in manual::pages(cli::documented())? {
+        std::fs::write(directory.join(page.file), page.text)?;
+    }
+    Ok(())
 }

@@ -137,3 +137,21 @@ fn no_layout(error: LayoutError) -> ApiError {
     ApiError::new(ErrorKind::InvalidArgument, error.to_string())
         .hint("set HOME, or BANGER_ROOT to a directory for all of banger's files")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_place_the_variables_are_named() {
+        for error in [LayoutError::NoHome, LayoutError::RelativeRoot("x".into())] {
+            let error = no_layout(error);
+            assert_eq!(error.kind, ErrorKind::InvalidArgument);
+            assert!(
+                error
+                    .hint
+                    .is_some_and(|hint| hint.contains("HOME") && hint.contains("BANGER_ROOT"))
+            );
+        }
+    }
+}

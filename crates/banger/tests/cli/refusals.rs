@@ -116,19 +116,6 @@ fn groups_and_help_are_no_errors() {
 }
 
 #[test]
-fn without_a_home_there_is_no_place() {
-    let nobody = Fake::absent();
-    let mut command = nobody.command(&["vm", "list"]);
-    command.env_remove("BANGER_ROOT").env_remove("HOME");
-    if rustix::process::geteuid().is_root() {
-        // root's places need no HOME.
-        eprintln!("skipped: an ordinary user");
-        return;
-    }
-    Run::of(&mut command).fails(100, "HOME");
-}
-
-#[test]
 fn a_root_that_is_too_long_for_a_socket() {
     let nobody = Fake::absent();
     let root = nobody.root().join("x".repeat(120));
