@@ -191,7 +191,7 @@ impl Worker {
             }
             Verdict::Died(reason) => {
                 let message = format!(
-                    "the VMM of VM {} died while bangerd did not run: {reason}",
+                    "the machine of VM {} died while bangerd did not run: {reason}",
                     self.name
                 );
                 self.fail(ErrorKind::MachineDied, message, &console);

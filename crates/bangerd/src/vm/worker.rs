@@ -612,7 +612,7 @@ impl Worker {
             Exit::Died { reason } => {
                 self.fail(
                     ErrorKind::MachineDied,
-                    format!("the VMM of VM {} died: {reason}", self.name),
+                    format!("the machine of VM {} died: {reason}", self.name),
                     &console,
                 );
                 Flow::Stay
@@ -755,7 +755,7 @@ impl Worker {
                 self.fail(
                     ErrorKind::MachineDied,
                     format!(
-                        "the VMM of VM {} died while it was stopped: {reason}",
+                        "the machine of VM {} died while it was stopped: {reason}",
                         self.name
                     ),
                     &console,
