@@ -1,6 +1,8 @@
 //! `exec`: streams, signals and the end of a process in a VM.
 
+use std::io::Read;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -214,7 +216,12 @@ fn the_first_interrupt_is_the_commands_and_the_second_leaves() {
         .spawn()
         .unwrap();
     let mut ready = [0; 6];
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut ready)
+        .unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     kill(pid, Signal::SIGINT).unwrap();
     let signal = frames
@@ -223,11 +230,45 @@ fn the_first_interrupt_is_the_commands_and_the_second_leaves() {
     assert_eq!(signal, Some(Frame::Signal(2)));
     kill(pid, Signal::SIGINT).unwrap();
     let status = child.wait().unwrap();
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&status),
-        Some(2)
-    );
+    assert_eq!(status.signal(), Some(2));
     until(&frames, &Frame::Hangup);
+}
+
+#[test]
+fn signals_are_passed_on_and_a_closed_terminal_hangs_up() {
+    let (sender, frames) = mpsc::channel();
+    let fake = running(move |mut process| {
+        process.stdout(b"ready\n");
+        while let Some(frame) = process.next() {
+            sender.send(frame).unwrap();
+        }
+    });
+    let mut child = fake
+        .command(&["exec", "web", "x"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut ready)
+        .unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    for (signal, number) in [
+        (Signal::SIGUSR1, 10),
+        (Signal::SIGUSR2, 12),
+        (Signal::SIGQUIT, 3),
+        (Signal::SIGTERM, 15),
+    ] {
+        kill(pid, signal).unwrap();
+        until(&frames, &Frame::Signal(number));
+    }
+    kill(pid, Signal::SIGHUP).unwrap();
+    until(&frames, &Frame::Hangup);
+    assert_eq!(child.wait().unwrap().signal(), Some(1));
 }
 
 #[test]
