@@ -127,9 +127,12 @@ impl GuestExec {
                 ended = down(&shared, &mut guest_reader, &mut client_writer) => ended,
             };
             if let Ended::Join(end) = ended {
-                let away = matches!(end, JoinEnd::HungUp | JoinEnd::Violation);
-                if away && self.owned {
-                    hang_up(guest_writer).await;
+                if matches!(end, JoinEnd::HungUp | JoinEnd::Violation) {
+                    if self.owned {
+                        hang_up(&mut guest_writer).await;
+                    }
+                    // Without it, dropping the stream would take back what the client said last.
+                    let _ = guest_writer.finish();
                 }
                 break end;
             }
@@ -233,14 +236,12 @@ async fn down(
 }
 
 /// Tells the agent that the client is gone for good.
-async fn hang_up(mut guest: StreamWriter) {
+async fn hang_up(guest: &mut StreamWriter) {
     let frame = FrameBuf::copy_of(&Frame::Hangup.to_bytes());
     let told = timeout(HANGUP_BOUND, guest.write_frame(frame)).await;
     if !matches!(told, Ok(Ok(()))) {
         debug!("a hang-up did not reach its guest");
     }
-    // Without it, dropping the stream would take the frame back.
-    let _ = guest.finish();
 }
 
 async fn attach_again(agent: &Agent, rejoin: Rejoin) -> Result<LinkStream, GuestError> {

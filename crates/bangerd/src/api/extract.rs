@@ -2,6 +2,7 @@
 //! with a JSON error, and hold the limits of the API.
 
 use axum::body::{Body, Bytes};
+use axum::extract::path::ErrorKind as PathErrorKind;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
@@ -87,7 +88,12 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
         match Path::<T>::from_request_parts(parts, state).await {
             Ok(Path(segments)) => Ok(Segments(segments)),
             Err(PathRejection::FailedToDeserializePathParams(error)) => {
-                Err(Failure::invalid(bounded(&error.body_text())))
+                // Ours says all there is to say; around it axum puts "Invalid URL".
+                Err(Failure::invalid(bounded(&match error.into_kind() {
+                    PathErrorKind::Message(message)
+                    | PathErrorKind::DeserializeError { message, .. } => message,
+                    other => other.to_string(),
+                })))
             }
             Err(other) => {
                 Err(ApiError::new(ErrorKind::Internal, bounded(&other.body_text())).into())

@@ -159,6 +159,7 @@ struct Entry {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<View>,
     joined: watch::Sender<usize>,
+    disk_use: view::DiskUse,
 }
 
 /// Which VMs there are.
@@ -233,6 +234,7 @@ impl Vms {
             commands,
             view,
             joined,
+            disk_use: view::DiskUse::default(),
         });
         (worker, entry)
     }
@@ -251,11 +253,10 @@ impl Vms {
     }
 
     fn show_entry(&self, entry: &Entry) -> Vm {
-        view::vm(
-            entry,
-            &entry.view.borrow(),
-            view::disk_used(&self.deps.directory, &entry.id),
-        )
+        let view = entry.view.borrow();
+        let look = || view::disk_used(&self.deps.directory, &entry.id);
+        let disk_used = entry.disk_use.of(&view, look);
+        view::vm(entry, &view, disk_used)
     }
 
     /// Creates a VM and starts it, unless that is not wanted. One that cannot be created leaves

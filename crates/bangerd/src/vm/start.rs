@@ -18,6 +18,7 @@ use banger_protocol::api::vm::{InitChoice, Timing};
 use banger_protocol::bytes::ByteString;
 use banger_protocol::error::{ApiError, ErrorKind};
 use banger_protocol::name::{VmId, VmName};
+use banger_protocol::size;
 use banger_vmm::{
     Disk, Exit, JailConfig, Machine, MachineConfig, MemoryBacking, VmmError, jail_path,
 };
@@ -131,7 +132,7 @@ impl Recipe {
 
         self.progress.stage(
             "launch",
-            format!("{} ({:?})", self.deps.vmm.name(), advice.accelerator),
+            format!("{} ({})", self.deps.vmm.name(), advice.accelerator),
         );
         self.acquire(&Resource::Machine).await?;
         let config = MachineConfig {
@@ -279,7 +280,7 @@ impl Recipe {
             return Ok(());
         }
         self.progress
-            .stage("disk", format!("{} MiB", self.spec.disk_mib));
+            .stage("disk", size::format(self.spec.disk_mib << 20));
         let resource = Resource::Disk {
             mib: self.spec.disk_mib,
             uid,

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use banger_protocol::agent::ExecEntry;
 use banger_protocol::api::exec::Exec;
@@ -64,6 +65,28 @@ pub(super) fn vm(entry: &Entry, view: &View, disk_used: u64) -> Vm {
     }
 }
 
+/// What a disk takes while no machine writes to it: looked at once for each state, so that listing
+/// a thousand VMs is no thousand looks at the disk.
+#[derive(Default)]
+pub(super) struct DiskUse(Mutex<Option<(u64, u64)>>);
+
+impl DiskUse {
+    pub(super) fn of(&self, view: &View, look: impl FnOnce() -> u64) -> u64 {
+        if view.state.holds_machine() {
+            return look();
+        }
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *known {
+            Some((transition, bytes)) if transition == view.transition => bytes,
+            _ => {
+                let bytes = look();
+                *known = Some((view.transition, bytes));
+                bytes
+            }
+        }
+    }
+}
+
 /// Bytes of the writable disk that take space; 0 before there is one.
 pub(super) fn disk_used(vms: &Path, id: &VmId) -> u64 {
     // `st_blocks` counts units of 512 bytes whatever the file system's block size.
@@ -123,6 +146,7 @@ mod tests {
     fn view(state: State, main: Option<MainState>) -> View {
         View {
             state,
+            transition: 1,
             observed: Arc::new(Observed {
                 failure: (state == State::Failed)
                     .then(|| ApiError::new(ErrorKind::BootFailed, "x")),
@@ -137,6 +161,22 @@ mod tests {
             agent: None,
             gone: false,
         }
+    }
+
+    #[test]
+    fn a_disk_is_looked_at_once_while_nothing_runs() {
+        let known = DiskUse::default();
+        let stopped = view(State::Stopped, None);
+        assert_eq!(known.of(&stopped, || 7), 7);
+        assert_eq!(known.of(&stopped, || panic!("again")), 7);
+        let running = view(State::Running, None);
+        assert_eq!(known.of(&running, || 8), 8);
+        assert_eq!(known.of(&running, || 9), 9);
+        let later = View {
+            transition: 5,
+            ..view(State::Stopped, None)
+        };
+        assert_eq!(known.of(&later, || 10), 10);
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub(super) enum Command {
 #[derive(Clone)]
 pub(super) struct View {
     pub state: State,
+    pub transition: u64,
     pub observed: Arc<Observed>,
     /// The guest, while there is one that was ready.
     pub agent: Option<Agent>,
@@ -167,6 +168,7 @@ impl Worker {
         let (commands, inbox) = mpsc::channel(32);
         let (view, views) = watch::channel(View {
             state,
+            transition,
             observed: Arc::new(observed.clone()),
             agent: None,
             gone: false,
@@ -363,6 +365,7 @@ impl Worker {
         }
         self.view.send_replace(View {
             state: self.state,
+            transition: self.transition,
             observed: Arc::new(self.observed.clone()),
             agent: self.run.as_ref().map(|run| run.agent.clone()),
             gone: false,
