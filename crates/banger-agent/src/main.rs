@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Some("--version") => {
             let build = this_build();
             println!(
-                "banger-agent {} ({}, {})",
+                "banger-agent {} ({} {})",
                 build.version, build.commit, build.built_at
             );
             ExitCode::SUCCESS

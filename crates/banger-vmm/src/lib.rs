@@ -18,6 +18,7 @@ mod socket;
 pub mod uid;
 mod validate;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,15 @@ pub enum Accelerator {
     Kvm,
     /// QEMU's translator: works everywhere, 10 to 50 times slower.
     Tcg,
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg",
+        })
+    }
 }
 
 /// Where guest memory lives.
