@@ -28,6 +28,8 @@ install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/banger
 	install -p -m 755 target/dist/bin/banger target/dist/bin/bangerd $(DESTDIR)$(PREFIX)/bin
 	install -p -m 755 target/dist/lib/banger/banger-agent $(DESTDIR)$(PREFIX)/lib/banger
+	install -d $(DESTDIR)$(PREFIX)/share
+	cp -r target/dist/share/. $(DESTDIR)$(PREFIX)/share
 
 # Stops the daemon and removes the programs; images, kernels and VMs stay.
 uninstall:
@@ -35,6 +37,10 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/banger $(DESTDIR)$(PREFIX)/bin/bangerd
 	rm -f $(DESTDIR)$(PREFIX)/lib/banger/banger-agent
 	-rmdir $(DESTDIR)$(PREFIX)/lib/banger
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/banger.1 $(DESTDIR)$(PREFIX)/share/man/man1/banger-*.1
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/banger
+	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_banger
+	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/banger.fish
 
 bench: build
 	cargo xtask bench

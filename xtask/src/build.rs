@@ -12,6 +12,13 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The programs that are installed for people, besides the agent.
 const PROGRAMS: [&str; 2] = ["banger", "bangerd"];
 
+/// Where each shell looks for completions, below `share`.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "bash-completion/completions/banger"),
+    ("zsh", "zsh/site-functions/_banger"),
+    ("fish", "fish/vendor_completions.d/banger.fish"),
+];
+
 /// Builds the agent and returns its path. It is linked statically against glibc, since it runs
 /// in images that hold nothing.
 pub fn agent() -> Result<PathBuf> {
@@ -37,8 +44,8 @@ pub fn debug_programs() -> Result<PathBuf> {
     Ok(target().join("debug"))
 }
 
-/// Builds release programs into `target/dist`, laid out as they are installed:
-/// `bin/banger`, `bin/bangerd`, `lib/banger/banger-agent`.
+/// Builds release programs into `target/dist`, laid out as they are installed: `bin/banger`,
+/// `bin/bangerd`, `lib/banger/banger-agent`, and below `share` the manual and completions.
 pub fn dist() -> Result<PathBuf> {
     let agent = agent()?;
     run(stamped(&mut cargo(&[
@@ -58,7 +65,29 @@ pub fn dist() -> Result<PathBuf> {
         )?;
     }
     place(&agent, &dist.join("lib/banger/banger-agent"))?;
+    documents(&dist)?;
     Ok(dist)
+}
+
+/// Manual pages and completions, which the CLI makes from its own definitions.
+fn documents(dist: &Path) -> Result<()> {
+    let banger = dist.join("bin/banger");
+    let share = dist.join("share");
+    let _ = fs::remove_dir_all(&share);
+    output(
+        Command::new(&banger)
+            .args(["man", "--out"])
+            .arg(share.join("man/man1")),
+    )?;
+    for (shell, place) in COMPLETIONS {
+        let path = share.join(place);
+        let script = output(Command::new(&banger).args(["completion", shell]))?;
+        path.parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::write(&path, script + "\n"))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Replaces `to` by a copy of `from`, also while `to` is being executed. An equal file keeps its

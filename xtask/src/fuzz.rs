@@ -2,10 +2,10 @@
 //! would ask a nightly compiler for, with sanitizers that these targets, safe Rust, do not need.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::tools::{Result, cargo, run, target, workspace};
+use crate::tools::{Result, cargo, output, program, run, target, workspace};
 
 const TARGETS: [&str; 3] = ["frames", "layers", "references"];
 
@@ -30,13 +30,17 @@ pub fn run_all(seconds: &str) -> Result<()> {
         .map_err(|_| format!("{seconds:?} is not a number of seconds"))?;
     let fuzz = workspace().join("fuzz");
     let built = target().join("fuzz");
-    run(cargo(&["build", "--locked", "--release", "--quiet"])
+    // With a target named, build scripts are built without the counters, which they could not link.
+    let host = host_triple()?;
+    let build = ["build", "--locked", "--release", "--quiet", "--target"];
+    run(cargo(&build)
+        .arg(&host)
         .current_dir(&fuzz)
         .env("CARGO_TARGET_DIR", &built)
         .env("RUSTFLAGS", COVERAGE))?;
     let started: Vec<_> = TARGETS
         .iter()
-        .map(|name| start(name, &built, seconds))
+        .map(|name| start(name, &built, &host, seconds))
         .collect::<Result<_>>()?;
     let failed: Vec<String> = started
         .into_iter()
@@ -49,6 +53,15 @@ pub fn run_all(seconds: &str) -> Result<()> {
     }
 }
 
+fn host_triple() -> Result<String> {
+    let version = output(&mut program("rustc", &["-vV"]))?;
+    version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .map(str::to_owned)
+        .ok_or_else(|| format!("rustc does not say what its host is: {version}"))
+}
+
 /// A target at work. It prints a lot, which is shown only if it fails.
 struct Running {
     name: &'static str,
@@ -56,14 +69,14 @@ struct Running {
     log: PathBuf,
 }
 
-fn start(name: &'static str, built: &std::path::Path, seconds: u32) -> Result<Running> {
+fn start(name: &'static str, built: &Path, host: &str, seconds: u32) -> Result<Running> {
     let failed = |error: std::io::Error| format!("fuzz target {name}: {error}");
     let work = built.join("work").join(name);
     let corpus = work.join("corpus");
     fs::create_dir_all(&corpus).map_err(failed)?;
     let log = work.join("log");
     let output = fs::File::create(&log).map_err(failed)?;
-    let mut command = Command::new(built.join("release").join(name));
+    let mut command = Command::new(built.join(host).join("release").join(name));
     command
         .arg(format!("-max_total_time={seconds}"))
         .args([INPUT_MAX, INPUT_TIMEOUT, MEMORY_MAX])
