@@ -7,7 +7,10 @@ fn systemd_is_init_where_the_image_has_it() {
     let host = Host::new();
     host.vm("debian-12", "deb");
     assert_eq!(host.show("deb")["init"], "image");
-    assert_eq!(host.sh("deb", "cat /proc/1/comm").ok().text(), "systemd");
+    // Process 1 is the agent until it has handed over.
+    wait_until("systemd is process 1", || {
+        host.sh("deb", "readlink /proc/1/exe").text() == "/usr/lib/systemd/systemd"
+    });
     wait_until("the agent's unit is active", || {
         host.sh("deb", "systemctl is-active banger-vsock-agent")
             .text()
@@ -36,13 +39,17 @@ fn systemd_is_init_where_the_image_has_it() {
     );
 
     let first = host.vmm_pid("deb");
-    host.sh("deb", "systemctl reboot");
+    wait_until("systemd takes orders", || {
+        host.sh("deb", "systemctl reboot").status.success()
+    });
     wait_until("it runs again", || {
         let shown = host.show("deb");
         shown["state"] == "running"
             && shown["machine"]["pid"].as_i64() != Some(i64::from(first.as_raw()))
     });
-    host.sh("deb", "systemctl poweroff");
+    wait_until("systemd takes orders", || {
+        host.sh("deb", "systemctl poweroff").status.success()
+    });
     host.wait_for_state("deb", "stopped");
 }
 
