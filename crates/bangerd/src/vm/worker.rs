@@ -3,35 +3,35 @@
 //! One task per VM holds its state; whoever wants something sends a [`Command`], whoever wants to
 //! know watches the [`View`]. A state is announced in one place ([`Worker::announce`]): numbered,
 //! stored, published, logged once. While the guest boots or ends, commands are still looked at:
-//! stop and delete cut a start short, and shorten a stop.
+//! stop and delete cut a start short, and shorten a stop. How a machine ends is [`ending`], what
+//! becomes of `main` is [`run_main`].
+
+mod ending;
+mod run_main;
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_protocol::agent::{
-    AgentEvent, MainStart, MainState as GuestMain, MainStatus, OpenRequest,
-};
+use banger_protocol::agent::{AgentEvent, MainStatus};
 use banger_protocol::api::vm::{MainProcess, MainState};
 use banger_protocol::bytes::ByteString;
 use banger_protocol::error::{ApiError, ErrorKind};
-use banger_protocol::exec::ExitStatus;
 use banger_protocol::name::{VmId, VmName};
 use banger_vmm::{Exit, Machine};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::main_process::{main_command, process_spec};
+use super::VmDeps;
 use super::resources::{self, Scope};
 use super::spec::{Observed, VmSpec};
 use super::start::{Recipe, Started};
 use super::state::{Event, State};
-use super::stop::{self, Stopped};
 use super::waiters::Waiters;
-use super::{VmDeps, main_pump};
 use crate::agent::{Agent, Keeper, Notice};
 use crate::operation::Context;
 
@@ -41,14 +41,11 @@ const DELETE_BOUND: Duration = Duration::from_secs(5);
 /// How long the last output of `main` may take to arrive once the machine has ended.
 const DRAIN_BOUND: Duration = Duration::from_secs(2);
 
-/// How long what a guest said before its end has to be heard.
-const LAST_WORDS_BOUND: Duration = Duration::from_secs(1);
+/// How the note begins of a guest that is silent because the host's disk is full.
+const DISK_NOTE: &str = "its disk cannot be written";
 
-/// A guest that reboots this often, each time this soon after it was ready, is broken.
-const REBOOTS: (u32, Duration) = (5, Duration::from_secs(10));
-
-/// Lines of the console in the reason of a machine's death.
-const CONSOLE_LINES: usize = 20;
+/// Bytes free on a file system that is called full.
+const FULL: u64 = 1 << 20;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
 
@@ -471,41 +468,18 @@ impl Worker {
         }
     }
 
-    /// Starts the `main` of the spec. Its failure is the VM's note, not its end: it is a machine.
-    async fn start_persistent_main(&mut self) {
-        let (Some(main), Some(init)) = (&self.spec.main, self.observed.init) else {
-            return;
-        };
-        let Some(command) = main_command(&self.spec.image_config, init, &main.command) else {
-            self.observed.main = None;
-            return;
-        };
-        let Some(run) = &self.run else { return };
-        let request = OpenRequest::MainStart(MainStart {
-            process: process_spec(&self.spec, command.clone()),
-            attach: false,
-        });
-        self.observed.main = Some(MainProcess {
-            command,
-            state: MainState::Waiting,
-            exit_code: None,
-            persistent: true,
-        });
-        match run.agent.ask::<MainStatus>(&request).await {
-            Ok((status, _)) => self.main_status(status),
-            Err(error) => {
-                self.observed.note = Some(format!("its main was not started: {error}"));
-                self.persist();
-            }
-        }
-    }
-
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Silent => {
+                if let Some(why) = full_disk(&self.deps.directory) {
+                    self.observed.note = Some(why);
+                }
                 self.announce(Event::Silent);
             }
             Notice::Answered => {
+                self.observed
+                    .note
+                    .take_if(|note| note.starts_with(DISK_NOTE));
                 self.announce(Event::Answered);
             }
             Notice::Event(AgentEvent::Main { status }) => self.main_status(status),
@@ -513,315 +487,6 @@ impl Worker {
                 debug!(vm = %self.name, ?how, "the guest is going down");
             }
             Notice::Event(AgentEvent::Other) => {}
-        }
-    }
-
-    /// The guest says how its `main` is.
-    fn main_status(&mut self, status: MainStatus) {
-        let Some(main) = &mut self.observed.main else {
-            return;
-        };
-        let before = (main.state, main.exit_code);
-        match status.state {
-            GuestMain::Waiting => return,
-            GuestMain::Running { .. } => {
-                main.state = MainState::Running;
-                main.exit_code = None;
-            }
-            GuestMain::Exited { status } => {
-                main.state = MainState::Exited;
-                main.exit_code = Some(exit_code(&status));
-            }
-        }
-        let now = (main.state, main.exit_code);
-        self.main_due = None;
-        self.start_pump();
-        if now == before {
-            return;
-        }
-        info!(vm = %self.name, state = ?now.0, exit_code = now.1, "main");
-        self.persist();
-        if now.0 == MainState::Exited && self.spec.ephemeral && self.removal.is_none() {
-            self.removal = Some(self.until_output_was_read());
-        }
-    }
-
-    /// Begins to take over the output of `main`, unless that was begun.
-    fn start_pump(&mut self) {
-        let number = self.run_number();
-        let Some(run) = &mut self.run else { return };
-        if run.pump.as_ref().is_some_and(|pump| !pump.0.is_finished()) {
-            return;
-        }
-        let pump = main_pump::pump(
-            run.agent.clone(),
-            self.deps.directory.join(self.id.as_str()),
-            number,
-            self.deps.settings.main_log_bound,
-            run.ended.clone(),
-        );
-        run.pump = Some(AbortOnDrop(tokio::spawn(pump)));
-    }
-
-    /// Names the run in the log: the millisecond in which it became ready, which survives a
-    /// restart of the daemon and grows from run to run.
-    fn run_number(&self) -> u64 {
-        self.observed
-            .started_at
-            .and_then(|at| u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok())
-            .unwrap_or_default()
-    }
-
-    /// Resolves when no client is joined to `main` any more and its output is in the log.
-    fn until_output_was_read(&mut self) -> AbortOnDrop<()> {
-        let mut joined = self.joined.clone();
-        let pump = self.run.as_mut().and_then(|run| run.pump.take());
-        AbortOnDrop(tokio::spawn(async move {
-            if let Some(mut pump) = pump {
-                let _ = timeout(DRAIN_BOUND, &mut pump.0).await;
-            }
-            let _ = joined.wait_for(|count| *count == 0).await;
-        }))
-    }
-
-    /// The machine ended, and we did not do it.
-    async fn ended(&mut self, exit: Exit) -> Flow {
-        let Some(run) = self.run.take() else {
-            return Flow::Stay;
-        };
-        let lived = run.ready_at.elapsed();
-        let console = run.machine.console_tail(CONSOLE_LINES);
-        self.put_away(run).await;
-        match exit {
-            Exit::Reboot if !(self.spec.ephemeral && self.spec.main.is_none()) => {
-                self.quick_reboots = if lived < REBOOTS.1 {
-                    self.quick_reboots + 1
-                } else {
-                    0
-                };
-                if self.quick_reboots < REBOOTS.0 {
-                    return self.start(Event::Rebooted, Waiters::none()).await;
-                }
-                self.fail(
-                    ErrorKind::BootFailed,
-                    format!(
-                        "VM {} restarted itself {} times, each time within {:?} of being ready",
-                        self.name, REBOOTS.0, REBOOTS.1
-                    ),
-                    &console,
-                );
-                Flow::Stay
-            }
-            Exit::Died { reason } => {
-                self.fail(
-                    ErrorKind::MachineDied,
-                    format!("the machine of VM {} died: {reason}", self.name),
-                    &console,
-                );
-                Flow::Stay
-            }
-            Exit::PowerOff | Exit::Reboot | Exit::Killed | Exit::Unknown => {
-                self.observed.note = match exit {
-                    Exit::Killed => Some("its VMM was killed".to_owned()),
-                    Exit::Unknown => Some("its VMM ended; how is not known".to_owned()),
-                    _ => None,
-                };
-                self.announce(Event::Ended);
-                if self.spent_by_end() {
-                    return self.remove_quietly().await;
-                }
-                Flow::Stay
-            }
-        }
-    }
-
-    pub(super) fn fail(&mut self, kind: ErrorKind, message: String, console: &str) {
-        self.observed.failure = Some(
-            ApiError::new(kind, message)
-                .hint(format!("banger vm logs --console {}", self.name))
-                .details(console.lines().map(str::to_owned).collect()),
-        );
-        self.announce(Event::Died);
-    }
-
-    /// Whether the end of the machine is the end of the VM.
-    pub(super) fn spent_by_end(&self) -> bool {
-        self.spec.ephemeral && self.state == State::Stopped && self.observed.started_at.is_some()
-    }
-
-    /// Lets the last output arrive and releases what a run holds.
-    async fn put_away(&mut self, mut run: Run) {
-        run.ended.cancel();
-        let agent = run.agent.clone();
-        let mut heard = Box::pin(timeout(LAST_WORDS_BOUND, agent.disconnected()));
-        let mut over = false;
-        while !over {
-            let notice = tokio::select! {
-                biased;
-                notice = run.notices.recv() => notice,
-                _ = &mut heard => {
-                    over = true;
-                    run.notices.try_recv().ok()
-                }
-            };
-            match notice {
-                Some(Notice::Event(AgentEvent::Main { status })) => self.main_status(status),
-                Some(_) => {}
-                None => over = true,
-            }
-        }
-        if let Some(mut pump) = run.pump.take()
-            && timeout(DRAIN_BOUND, &mut pump.0).await.is_err()
-        {
-            warn!(vm = %self.name, "the last output of main was not taken over");
-        }
-        self.removal = None;
-        self.main_due = None;
-        drop(run);
-        self.forget_run().await;
-    }
-
-    /// Releases what a run holds, whether or not a machine was seen.
-    pub(super) async fn forget_run(&mut self) {
-        if self.release(Scope::Run).await.is_ok() {
-            self.observed.machine = None;
-        }
-        self.observed.boot = None;
-        if let Some(main) = &mut self.observed.main
-            && main.state == MainState::Running
-        {
-            // Nobody saw it end; it ended with its machine, as if killed.
-            main.state = MainState::Exited;
-            main.exit_code = Some(128 + 9);
-        }
-    }
-
-    async fn release(&self, scope: Scope) -> Result<(), ApiError> {
-        resources::release(&self.deps.store, &*self.deps.host, &self.id, scope).await
-    }
-
-    /// Ends a running VM: asked, then killed. Leaves it stopped, or failed.
-    pub(super) async fn stop(&mut self, bound: Duration) -> Result<(), ApiError> {
-        let Some(mut run) = self.run.take() else {
-            return Ok(());
-        };
-        self.announce(Event::Stop);
-        let begun = Instant::now();
-        let mut deadline = begun + bound;
-        let agent = run.agent.clone();
-        let mut asking = Box::pin(stop::ask(&agent, deadline));
-        let mut asked = false;
-        let mut why = None;
-        let exit = loop {
-            tokio::select! {
-                biased;
-                exit = &mut run.exit.0 => break Some(exit.unwrap_or(Exit::Unknown)),
-                outcome = &mut asking, if !asked => match outcome {
-                    Ok(()) => asked = true,
-                    Err(reason) => {
-                        if !reason.is_empty() {
-                            why = Some(format!("the guest could not be asked to end, and was killed: {reason}"));
-                        }
-                        break None;
-                    }
-                },
-                () = sleep_until(deadline) => {
-                    why = Some(format!("the guest did not end within {:?}, and was killed", begun.elapsed()));
-                    break None;
-                }
-                Some(notice) = run.notices.recv() => {
-                    if let Notice::Event(AgentEvent::Main { status }) = notice {
-                        self.main_status(status);
-                    }
-                }
-                Some(command) = self.commands.recv() => {
-                    let bound = match &command {
-                        Command::Stop { timeout, .. } => Some(*timeout),
-                        Command::Delete { .. } => Some(DELETE_BOUND),
-                        Command::Start { .. }
-                        | Command::MainWanted { .. }
-                        | Command::MainStarted { .. } => None,
-                    };
-                    if let Some(bound) = bound {
-                        deadline = deadline.min(Instant::now() + bound);
-                    }
-                    self.waiting.push_back(command);
-                }
-            }
-        };
-        drop(asking);
-        let console = run.machine.console_tail(CONSOLE_LINES);
-        let stopped = stop::finish(&run.machine, exit, why).await;
-        self.put_away(run).await;
-        match stopped {
-            Stopped::Died { reason } => {
-                self.fail(
-                    ErrorKind::MachineDied,
-                    format!(
-                        "the machine of VM {} died while it was stopped: {reason}",
-                        self.name
-                    ),
-                    &console,
-                );
-                self.observed.failure.clone().map_or(Ok(()), Err)
-            }
-            Stopped::ByGuest => {
-                self.observed.note = None;
-                self.announce(Event::Ended);
-                Ok(())
-            }
-            Stopped::Killed { why } => {
-                self.observed.note = why;
-                self.announce(Event::Ended);
-                Ok(())
-            }
-        }
-    }
-
-    /// Removes the VM, stopping it first. On failure it stays, failed.
-    pub(super) async fn remove(&mut self, bound: Duration) -> Result<(), ApiError> {
-        if self.run.is_some()
-            && let Err(error) = self.stop(bound).await
-        {
-            debug!(vm = %self.name, %error, "deleted all the same");
-        }
-        if self.state != State::Deleting && !self.announce(Event::Delete) {
-            return Err(self.wrong_state("delete"));
-        }
-        let released = match self.release(Scope::All).await {
-            Ok(()) => self.deps.store.remove_vm(&self.id).map_err(ApiError::from),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = released {
-            let mut failure = error;
-            failure.message = format!("VM {} is not all gone: {}", self.name, failure.message);
-            failure
-                .hint
-                .get_or_insert_with(|| format!("banger vm delete {}", self.name));
-            self.observed.failure = Some(failure.clone());
-            self.announce(Event::DeleteFailed);
-            return Err(failure);
-        }
-        self.deps.registry.remove(&self.id);
-        self.view.send_modify(|view| {
-            view.state = State::Deleting;
-            view.agent = None;
-            view.gone = true;
-        });
-        info!(vm = %self.name, id = %self.id, "deleted");
-        Ok(())
-    }
-
-    /// Removes an ephemeral VM whose time is over: nothing on its disk is wanted any more.
-    pub(super) async fn remove_quietly(&mut self) -> Flow {
-        match self.remove(Duration::ZERO).await {
-            Ok(()) => Flow::Gone,
-            Err(error) => {
-                warn!(vm = %self.name, %error, "an ephemeral VM was not removed");
-                self.removal = None;
-                self.main_due = None;
-                Flow::Stay
-            }
         }
     }
 
@@ -863,7 +528,15 @@ impl Worker {
     }
 }
 
-/// The exit code as a shell tells it; 255 where banger could not even try.
-fn exit_code(status: &ExitStatus) -> i32 {
-    status.shell_code().unwrap_or(255)
+/// Why a guest may be silent that waits for its disk: a VMM stops a machine whose write finds no
+/// room, rather than tell the guest of an error that no disk has.
+fn full_disk(directory: &Path) -> Option<String> {
+    let room = rustix::fs::statvfs(directory).ok()?;
+    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    (free < FULL).then(|| {
+        format!(
+            "{DISK_NOTE}: the file system of {} is full; make room on it",
+            directory.display()
+        )
+    })
 }

@@ -3,13 +3,15 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use banger_protocol::api::operation::OperationState;
 use banger_protocol::api::vm::{Vm, VmList, VmState};
 use banger_protocol::error::ErrorKind;
 use serde_json::json;
 
-use crate::support::client::Answer;
+use crate::support::client::{Answer, Client};
 use crate::support::{World, tar};
 use crate::vm_support::have_mke2fs;
 
@@ -78,6 +80,21 @@ fn files(world: &World) -> Vec<String> {
     files
 }
 
+async fn until_state(client: &Client, state: VmState) -> Vm {
+    let reached = async {
+        loop {
+            let shown: Vm = client.get("/v1/vms/runs").await.ok();
+            if shown.state == state {
+                return shown;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), reached)
+        .await
+        .expect("the state in time")
+}
+
 #[tokio::test]
 async fn a_full_disk_is_told_and_loses_nothing() {
     if !have_mke2fs() {
@@ -123,6 +140,15 @@ async fn a_full_disk_is_told_and_loses_nothing() {
     let list: VmList = client.get("/v1/vms").await.ok();
     let states: Vec<VmState> = list.vms.iter().map(|vm| vm.state).collect();
     assert_eq!(states, [VmState::Running, VmState::Created]);
+    // A guest whose VMM waits for room is silent, and its VM says why.
+    let guest = world.guests.of(list.vms[0].id.as_str());
+    let silent = |so| guest.silent.store(so, Ordering::SeqCst);
+    silent(true);
+    let shown = until_state(&client, VmState::Unresponsive).await;
+    let note = shown.note.unwrap_or_default();
+    assert!(note.contains("is full"), "{note}");
+    silent(false);
+    assert_eq!(until_state(&client, VmState::Running).await.note, None);
     // It ends, too, and its end is known.
     let stopped = client.poke("/v1/vms/runs/stop").await.ended();
     let shown: Vm = client.get("/v1/vms/runs").await.ok();
