@@ -1,6 +1,6 @@
 //! Debian's `docker-registry` on a free loopback port, and images pushed to it by skopeo.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -19,6 +19,15 @@ pub const HTPASSWD: &str = "user:$2y$05$jJ23wF6Dac6/7sEbn1L1j.RBwAF9ITzfR3/vVUpk
 impl Registry {
     /// `htpasswd` makes it ask for credentials.
     pub fn start(htpasswd: Option<&str>) -> Registry {
+        loop {
+            if let Some(registry) = Registry::try_start(htpasswd) {
+                return registry;
+            }
+        }
+    }
+
+    /// `None` where someone else was quicker to take the port.
+    fn try_start(htpasswd: Option<&str>) -> Option<Registry> {
         let directory = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -41,21 +50,23 @@ impl Registry {
         }
         let file = directory.path().join("config.yml");
         std::fs::write(&file, config).unwrap();
-        let child = Command::new("docker-registry")
+        let mut child = Command::new("docker-registry")
             .arg("serve")
             .arg(&file)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        let mut ended = false;
         wait_until("the registry answers", || {
-            TcpStream::connect(&address).is_ok()
+            ended = child.try_wait().unwrap().is_some();
+            ended || listens(child.id(), port)
         });
-        Registry {
+        (!ended).then_some(Registry {
             address,
             directory,
             child,
-        }
+        })
     }
 
     /// Pushes an OCI layout's image.
@@ -110,4 +121,27 @@ pub fn layout(directory: &Path, tree: &Path, tag: &str, config: &[&str]) -> std:
         umoci(&arguments);
     }
     layout
+}
+
+/// Whether it is this process that listens on the loopback port.
+fn listens(pid: u32, port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!("0100007F:{port:04X}");
+    let inodes: Vec<String> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.len() > 9 && fields[1] == local && fields[3] == LISTEN)
+        .map(|fields| format!("socket:[{}]", fields[9]))
+        .collect();
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .any(|link| {
+            inodes
+                .iter()
+                .any(|inode| link.as_os_str() == inode.as_str())
+        })
 }

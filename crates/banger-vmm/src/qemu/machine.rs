@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use banger_host::process::{Handle, Identity};
@@ -73,6 +73,9 @@ impl Streams {
     }
 }
 
+/// Between two attempts to let a machine go on whose write found no room.
+const ROOM_PAUSE: Duration = Duration::from_secs(2);
+
 /// The tasks that read from one process, ended when dropped.
 struct Readers {
     stop: watch::Sender<bool>,
@@ -139,7 +142,7 @@ pub(super) struct QemuMachine {
     exit: watch::Receiver<Option<Exit>>,
     readers: Vec<AbortHandle>,
     /// Kept open, since QEMU tells its end there, and closed with the machine.
-    _control: Qmp,
+    _control: Arc<Qmp>,
 }
 
 struct Shared {
@@ -264,6 +267,9 @@ impl QemuMachine {
                 }),
             };
         }
+        if status.get("status").and_then(Value::as_str) == Some("io-error") {
+            qmp.is_starved();
+        }
         let starting = Starting {
             record,
             directory,
@@ -328,10 +334,17 @@ impl Starting {
     }
 
     fn supervise(mut self, handle: Handle) -> Arc<QemuMachine> {
+        let qmp = Arc::new(self.qmp);
+        let resuming = tokio::spawn(resume_when_there_is_room(
+            Arc::downgrade(&qmp),
+            qmp.watch_starved(),
+            self.record.pid,
+        ));
         let readers = self
             .readers
             .tasks()
             .map(|task| task.abort_handle())
+            .chain([resuming.abort_handle()])
             .collect();
         let shared = Arc::new(Shared {
             record: self.record,
@@ -342,7 +355,7 @@ impl Starting {
         let (known, exit) = watch::channel(None);
         tokio::spawn(supervise(
             Arc::clone(&shared),
-            self.qmp.watch_shutdown(),
+            qmp.watch_shutdown(),
             self.readers,
             known,
         ));
@@ -350,8 +363,24 @@ impl Starting {
             shared,
             exit,
             readers,
-            _control: self.qmp,
+            _control: qmp,
         })
+    }
+}
+
+/// Lets a machine that QEMU stopped for want of room go on, again and again: it repeats the write
+/// that found none, so nothing is lost while it waits.
+async fn resume_when_there_is_room(qmp: Weak<Qmp>, mut starved: watch::Receiver<bool>, pid: i32) {
+    let mut told = false;
+    while starved.wait_for(|starved| *starved).await.is_ok() {
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(pid, "a machine waits for room on the disk of the host");
+        }
+        tokio::time::sleep(ROOM_PAUSE).await;
+        let Some(qmp) = qmp.upgrade() else { return };
+        if let Err(error) = qmp.execute("cont", ROOM_PAUSE).await {
+            tracing::debug!(pid, %error, "a machine that waits for room was not resumed");
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! The QEMU Machine Protocol, as much of it as a driver needs: one command at a time, and the
-//! event that tells why the machine stops.
+//! events that tell why the machine ends, and that it waits for room on the host's disk.
 //!
 //! QEMU may be under the guest's control: lines are bounded, what is not understood is dropped,
 //! and nothing that arrives is kept but the answer waited for and the last shutdown reason.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -65,6 +66,7 @@ struct ErrorMessage {
 pub(super) struct Qmp {
     inner: Mutex<Commands>,
     shutdown: watch::Receiver<Option<Shutdown>>,
+    starved: Arc<watch::Sender<bool>>,
 }
 
 struct Commands {
@@ -93,7 +95,8 @@ impl Qmp {
         }
         let (answered, answers) = mpsc::channel(8);
         let (ended, shutdown) = watch::channel(None);
-        let reading = tokio::spawn(read_loop(reader, answered, ended));
+        let starved = Arc::new(watch::channel(false).0);
+        let reading = tokio::spawn(read_loop(reader, answered, ended, Arc::clone(&starved)));
         let qmp = Self {
             inner: Mutex::new(Commands {
                 writer: Box::new(writer),
@@ -101,6 +104,7 @@ impl Qmp {
                 next_id: 1,
             }),
             shutdown,
+            starved,
         };
         match qmp.execute("qmp_capabilities", limit).await {
             Ok(_) => Ok((qmp, reading)),
@@ -150,6 +154,16 @@ impl Qmp {
             }))
     }
 
+    /// Whether QEMU has stopped the machine because a write to a disk found no room.
+    pub(super) fn watch_starved(&self) -> watch::Receiver<bool> {
+        self.starved.subscribe()
+    }
+
+    /// Notes what was so before anybody was connected.
+    pub(super) fn is_starved(&self) {
+        self.starved.send_replace(true);
+    }
+
     /// Holds the reason QEMU gave for stopping once it did, and keeps it after the connection.
     pub(super) fn watch_shutdown(&self) -> watch::Receiver<Option<Shutdown>> {
         self.shutdown.clone()
@@ -160,15 +174,27 @@ async fn read_loop(
     mut reader: impl AsyncBufRead + Unpin,
     answered: mpsc::Sender<(u64, Result<Value, String>)>,
     ended: watch::Sender<Option<Shutdown>>,
+    starved: Arc<watch::Sender<bool>>,
 ) {
     loop {
         let message = match read_message(&mut reader).await {
             Ok(Some(message)) => message,
             Ok(None) | Err(_) => return,
         };
-        if message.event.as_deref() == Some("SHUTDOWN") {
-            let reason = message.data.get("reason").and_then(Value::as_str);
-            ended.send_replace(Some(Shutdown::from_reason(reason.unwrap_or_default())));
+        let word = |key| message.data.get(key).and_then(Value::as_str);
+        match message.event.as_deref() {
+            Some("SHUTDOWN") => {
+                let reason = word("reason").unwrap_or_default();
+                ended.send_replace(Some(Shutdown::from_reason(reason)));
+            }
+            // By default QEMU stops for want of room, and tells the guest of every other error.
+            Some("BLOCK_IO_ERROR") if word("action") == Some("stop") => {
+                starved.send_replace(true);
+            }
+            Some("RESUME") => {
+                starved.send_replace(false);
+            }
+            _ => {}
         }
         let (Some(id), answer) = (
             message.id,
@@ -340,5 +366,27 @@ mod tests {
         drop(theirs);
         reading.await.unwrap();
         assert!(qmp.execute("stop", LIMIT).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_waits_for_room_is_known() {
+        let answer = |line: &str| {
+            let id = serde_json::from_str::<Value>(line).unwrap()["id"].clone();
+            let event = if line.contains("cont") {
+                "{\"event\": \"RESUME\"}"
+            } else if line.contains("stop") {
+                "{\"event\": \"BLOCK_IO_ERROR\", \"data\": {\"action\": \"stop\", \"nospace\": true}}"
+            } else {
+                "{\"event\": \"BLOCK_IO_ERROR\", \"data\": {\"action\": \"report\"}}"
+            };
+            format!("{event}\n{{\"return\": {{}}, \"id\": {id}}}\n")
+        };
+        let (qmp, _reading) = against(GREETING, answer).await.unwrap();
+        let starved = qmp.watch_starved();
+        assert!(!*starved.borrow(), "an error that the guest is told of");
+        qmp.execute("stop", LIMIT).await.unwrap();
+        assert!(*starved.borrow());
+        qmp.execute("cont", LIMIT).await.unwrap();
+        assert!(!*starved.borrow());
     }
 }
