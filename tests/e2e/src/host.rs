@@ -20,6 +20,8 @@ pub struct Host {
     directory: tempfile::TempDir,
     /// Runs the daemon and the CLI as this user.
     user: Option<u32>,
+    /// The state is a file system of its own.
+    mounted: bool,
 }
 
 impl Host {
@@ -40,6 +42,23 @@ impl Host {
     /// As an ordinary user, which needs root to become one.
     pub fn as_user(uid: u32) -> Host {
         Host::build("", Some(uid), true)
+    }
+
+    /// A daemon whose state lies on a file system of so many MiB, which needs root.
+    pub fn on_a_small_disk(mib: u64) -> Host {
+        let mut host = Host::build("", None, false);
+        fs::create_dir(host.state()).unwrap();
+        nix::mount::mount(
+            Some("tmpfs"),
+            &host.state(),
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some(format!("size={mib}m,mode=700").as_str()),
+        )
+        .unwrap();
+        host.mounted = true;
+        fixture::copy_into(host.root(), false);
+        host
     }
 
     /// Nothing pulled, nothing imported.
@@ -70,7 +89,11 @@ impl Host {
             )
             .ok();
         }
-        Host { directory, user }
+        Host {
+            directory,
+            user,
+            mounted: false,
+        }
     }
 
     pub fn root(&self) -> &Path {
@@ -189,6 +212,16 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        self.end();
+        if self.mounted {
+            let _ = nix::mount::umount2(&self.state(), nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+impl Host {
+    /// Ends all that runs, and unless the test has failed looks for what was left behind.
+    fn end(&mut self) {
         if thread::panicking() {
             // Nothing may panic now, so only what cannot: end what runs.
             let _ = self.command(&["daemon", "start"]).output();

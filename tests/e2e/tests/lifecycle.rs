@@ -236,3 +236,58 @@ fn a_full_console_does_not_fill_the_disk() {
     host.sh("box", &format!("{flood}; echo through")).ok();
     assert!(size() <= before.max(2 << 20), "{} bytes", size());
 }
+
+/// QEMU stops a machine whose write finds no room, rather than tell the guest of an error.
+#[test]
+fn a_full_disk_only_holds_a_machine_up() {
+    if !nix::unistd::geteuid().is_root() {
+        banger_e2e::skip("root");
+        return;
+    }
+    let host = Host::on_a_small_disk(700);
+    host.vm("busybox", "box");
+    let ballast = host.state().join("ballast");
+    let free = || {
+        let disk = nix::sys::statvfs::statvfs(&host.state()).unwrap();
+        disk.blocks_available() * disk.fragment_size()
+    };
+    fs::write(
+        &ballast,
+        vec![1; usize::try_from(free() - (16 << 20)).unwrap()],
+    )
+    .unwrap();
+    let mut writer = host
+        .command(&[
+            "vm",
+            "exec",
+            "box",
+            "--",
+            "/bin/sh",
+            "-c",
+            "head -c 64M /dev/urandom > /root/much && sync && md5sum < /root/much",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("the machine is held up, and says why", || {
+        let shown = host.show("box");
+        shown["state"] == "unresponsive"
+            && shown["note"]
+                .as_str()
+                .is_some_and(|note| note.contains("full"))
+    });
+    // The daemon still answers all that needs no room.
+    assert_eq!(host.vm_names(), ["box"]);
+
+    fs::remove_file(&ballast).unwrap();
+    let mut sum = String::new();
+    let mut stdout = writer.stdout.take().unwrap();
+    stdout.read_to_string(&mut sum).unwrap();
+    assert!(writer.wait().unwrap().success());
+    host.wait_for_state("box", "running");
+    assert_eq!(host.show("box")["note"], serde_json::Value::Null);
+    host.banger(&["vm", "stop", "box"]).ok();
+    host.banger(&["vm", "start", "box"]).ok();
+    let again = host.sh("box", "md5sum < /root/much").ok().text();
+    assert_eq!(sum.trim(), again);
+}
