@@ -117,7 +117,7 @@ fn credentials_come_from_dockers_configuration() {
     let helper = docker.join("docker-credential-test");
     fs::write(
         &helper,
-        "#!/bin/sh\necho '{\"Username\":\"user\",\"Secret\":\"secret\"}'\n",
+        "#!/bin/sh\ncat > /dev/null\necho '{\"Username\":\"user\",\"Secret\":\"secret\"}'\n",
     )
     .unwrap();
     Run::of(Command::new("chmod").arg("755").arg(&helper), b"").ok();
