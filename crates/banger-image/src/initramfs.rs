@@ -19,6 +19,8 @@ pub mod cpio;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use object::elf;
+use object::read::elf::{FileHeader, ProgramHeader};
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
@@ -37,14 +39,33 @@ pub struct Agent {
 
 impl Agent {
     /// Reads the binary once, to know what it is.
+    ///
+    /// # Errors
+    /// It cannot be read, or needs a dynamic linker.
     pub fn open(path: impl Into<PathBuf>) -> Result<Agent, KernelError> {
         let path = path.into();
-        let digest = std::fs::File::open(&path)
-            .and_then(Digest::of_reader)
-            .map_err(KernelError::io("read", &path))?
-            .0;
+        let bytes = std::fs::read(&path).map_err(KernelError::io("read", &path))?;
+        if needs_linker(&bytes) {
+            return Err(KernelError::DynamicAgent {
+                path: path.display().to_string(),
+            });
+        }
+        let digest = Digest::of(&bytes);
         Ok(Agent { path, digest })
     }
+}
+
+/// Whether the kernel would ask a dynamic linker to start it (`PT_INTERP`).
+fn needs_linker(program: &[u8]) -> bool {
+    let headers = elf::FileHeader64::<object::Endianness>::parse(program).and_then(|header| {
+        let endian = header.endian()?;
+        Ok((endian, header.program_headers(endian, program)?))
+    });
+    headers.is_ok_and(|(endian, headers)| {
+        headers
+            .iter()
+            .any(|header| header.p_type(endian) == elf::PT_INTERP)
+    })
 }
 
 /// What the VMM driver carries the guest link on; it decides which modules are loaded at once.
@@ -180,4 +201,22 @@ fn entries(agent: &Agent, kernel: &Kernel, link: Link) -> Result<Vec<Entry>, Ker
         .collect();
     entries.push(Entry::file("modules.order", 0o644, order.into_bytes()));
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_needs_a_linker_is_refused() {
+        // This test itself is one.
+        let own = std::env::current_exe().unwrap();
+        assert!(matches!(
+            Agent::open(own),
+            Err(KernelError::DynamicAgent { .. })
+        ));
+        for other in [&b""[..], b"\x7fELF", b"#!/bin/sh\n"] {
+            assert!(!needs_linker(other));
+        }
+    }
 }

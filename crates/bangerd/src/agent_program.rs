@@ -108,7 +108,7 @@ impl AgentProgram {
         match &*read {
             Some((known, agent)) if *known == stamp && agent.path == path => Ok(agent.clone()),
             _ => {
-                let agent = Agent::open(path).map_err(|error| unreadable(&error))?;
+                let agent = Agent::open(path).map_err(crate::kernel::failure)?;
                 *read = Some((stamp, agent.clone()));
                 Ok(agent)
             }

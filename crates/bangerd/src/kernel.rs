@@ -22,7 +22,7 @@ use crate::operation::Context;
 use crate::progress;
 use crate::request_body::reader;
 use crate::vm::spec::KernelSource;
-use failure::failure;
+pub(crate) use failure::failure;
 
 /// The kernels of one daemon.
 #[derive(Clone)]

@@ -63,6 +63,10 @@ pub enum KernelError {
         found: String,
         series: String,
     },
+    #[error(
+        "{path} is linked dynamically, so it would not start in a guest that holds nothing else"
+    )]
+    DynamicAgent { path: String },
     #[error("the manifest {path} is damaged")]
     BadManifest {
         path: PathBuf,
@@ -124,6 +128,9 @@ impl KernelError {
             }
             KernelError::BadManifest { .. } => {
                 "`banger kernel delete` removes it; then pull or import it again".into()
+            }
+            KernelError::DynamicAgent { .. } => {
+                "`cargo xtask agent` builds a static one; BANGER_AGENT names it to bangerd".into()
             }
             KernelError::NoSpace { .. } => "free some space on that file system".into(),
             KernelError::Package { source, .. } => return source.hint(),

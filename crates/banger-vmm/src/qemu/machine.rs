@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -73,8 +74,14 @@ impl Streams {
     }
 }
 
-/// Between two attempts to let a machine go on whose write found no room.
+/// Between two looks for room for a write that found none.
 const ROOM_PAUSE: Duration = Duration::from_secs(2);
+
+/// The write is tried again without any after so long: a quota, say, shows in no free space.
+const ROOM_RETRY: Duration = Duration::from_secs(60);
+
+/// Bytes free that are some room.
+const ROOM: u64 = 4 << 20;
 
 /// The tasks that read from one process, ended when dropped.
 struct Readers {
@@ -338,6 +345,7 @@ impl Starting {
         let resuming = tokio::spawn(resume_when_there_is_room(
             Arc::downgrade(&qmp),
             qmp.watch_starved(),
+            self.directory.path().to_owned(),
             self.record.pid,
         ));
         let readers = self
@@ -368,20 +376,38 @@ impl Starting {
     }
 }
 
-/// Lets a machine that QEMU stopped for want of room go on, again and again: it repeats the write
-/// that found none, so nothing is lost while it waits.
-async fn resume_when_there_is_room(qmp: Weak<Qmp>, mut starved: watch::Receiver<bool>, pid: i32) {
-    let mut told = false;
+/// Lets a machine that QEMU stopped for want of room go on: it repeats the write that found none,
+/// so nothing is lost while it waits. Where the file system says that it is full, that is asked
+/// for again but rarely: whoever looks must find a machine that stands still, not one that twitches.
+async fn resume_when_there_is_room(
+    qmp: Weak<Qmp>,
+    mut starved: watch::Receiver<bool>,
+    directory: PathBuf,
+    pid: i32,
+) {
     while starved.wait_for(|starved| *starved).await.is_ok() {
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!(pid, "a machine waits for room on the disk of the host");
-        }
-        tokio::time::sleep(ROOM_PAUSE).await;
-        let Some(qmp) = qmp.upgrade() else { return };
-        if let Err(error) = qmp.execute("cont", ROOM_PAUSE).await {
-            tracing::debug!(pid, %error, "a machine that waits for room was not resumed");
+        tracing::warn!(pid, "a machine waits for room on the disk of the host");
+        let mut waited = Duration::ZERO;
+        while *starved.borrow() {
+            tokio::time::sleep(ROOM_PAUSE).await;
+            waited += ROOM_PAUSE;
+            if waited < ROOM_RETRY && !has_room(&directory) {
+                continue;
+            }
+            waited = Duration::ZERO;
+            let Some(qmp) = qmp.upgrade() else { return };
+            if let Err(error) = qmp.execute("cont", ROOM_PAUSE).await {
+                tracing::debug!(pid, %error, "a machine that waits for room was not resumed");
+            }
         }
     }
+}
+
+/// One that cannot tell may have some.
+fn has_room(directory: &Path) -> bool {
+    rustix::fs::statvfs(directory).map_or(true, |disk| {
+        disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM
+    })
 }
 
 /// Waits for the process's end, whoever still holds the machine: a child must be reaped and its

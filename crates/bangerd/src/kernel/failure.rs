@@ -33,6 +33,7 @@ fn kind(error: &KernelError) -> ErrorKind {
         KernelError::UnsupportedCompression { .. } => ErrorKind::Unsupported,
         KernelError::TooLarge { .. } => ErrorKind::TooLarge,
         KernelError::BadManifest { .. } => ErrorKind::Corrupt,
+        KernelError::DynamicAgent { .. } => ErrorKind::MissingDependency,
         KernelError::NoSpace { .. } => ErrorKind::NoSpace,
         KernelError::Io { .. } => ErrorKind::Internal,
         KernelError::Package { source, .. } => match source {
