@@ -264,7 +264,7 @@ fn a_full_disk_only_holds_a_machine_up() {
             "--",
             "/bin/sh",
             "-c",
-            "head -c 64M /dev/urandom > /root/much && sync && md5sum < /root/much",
+            "dd if=/dev/urandom of=/root/much bs=1024k count=64 2> /dev/null && sync && md5sum < /root/much",
         ])
         .stdout(Stdio::piped())
         .spawn()
