@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::build;
 use crate::tools::{Result, cargo, installed, program, run, workspace};
 
 /// Seconds each fuzz target runs as part of the tests.
 const FUZZ_SECONDS: &str = "10";
+
+/// Where `.config/nextest.toml` puts the report.
+const REPORT: &str = "target/nextest/default/junit.xml";
 
 pub fn test() -> Result<()> {
     let agent = build::agent()?;
@@ -21,10 +23,7 @@ pub fn test() -> Result<()> {
         &programs,
         false,
     )?;
-    skips.extend(run_and_collect_skips(&mut program(
-        "tests/api-fuzz.sh",
-        &[],
-    ))?);
+    skips.extend(api_fuzz()?);
     hold_to_the_list(&skips)?;
     fuzz(&[FUZZ_SECONDS])
 }
@@ -43,7 +42,8 @@ pub fn e2e(arguments: &[&str]) -> Result<()> {
     hold_to_the_list(&nextest(&selection, &agent, &programs, full)?)
 }
 
-/// Runs nextest, shows its output, and returns the needs for which tests were skipped.
+/// Runs nextest and returns the needs for which tests were skipped, which its report holds: what
+/// passes is silent.
 fn nextest(
     selection: &[&str],
     agent: &Path,
@@ -58,17 +58,20 @@ fn nextest(
             "cargo-nextest",
         ]))?;
     }
+    let report = workspace().join(REPORT);
+    let _ = fs::remove_file(&report);
     let mut command = cargo(&["nextest", "run", "--locked", "--no-tests", "pass"]);
     command
         .args(selection)
-        // Skips are printed by tests that pass.
-        .args(["--success-output", "immediate", "--status-level", "fail"])
         .env("BANGER_AGENT", agent)
         .env("BANGER_TEST_PROGRAMS", programs);
     if full {
         command.env("BANGER_TEST_FULL", "1");
     }
-    run_and_collect_skips(&mut command)
+    run(&mut command)?;
+    let text =
+        fs::read_to_string(&report).map_err(|error| format!("{}: {error}", report.display()))?;
+    Ok(skips(&text).map(|need| unescape(&need)).collect())
 }
 
 /// Tells what was skipped. In CI a need that `tests/allowed-skips` does not list is an error: its
@@ -91,32 +94,45 @@ fn hold_to_the_list(skipped: &BTreeSet<String>) -> Result<()> {
     }
 }
 
-/// Passes on what a test program prints, except the noise of passing tests, and returns the needs
-/// of all `skipped: NEED` lines.
-fn run_and_collect_skips(command: &mut Command) -> Result<BTreeSet<String>> {
-    let mut child = command
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("cannot run {command:?}: {error}"))?;
-    let mut skipped = BTreeSet::new();
-    let stderr = child.stderr.take().ok_or("no stderr")?;
-    for line in BufReader::new(stderr).lines() {
-        let line = line.map_err(|error| format!("cannot read the tests' output: {error}"))?;
-        if let Some((_, need)) = line.split_once("skipped: ")
-            && line.trim_start().starts_with("skipped: ")
-        {
-            skipped.insert(need.trim().to_owned());
-        }
-        eprintln!("{line}");
-    }
-    let status = child
-        .wait()
-        .map_err(|error| format!("cannot wait for {command:?}: {error}"))?;
-    if status.success() {
-        Ok(skipped)
+/// Runs the API's fuzzer and returns the needs for which it was skipped.
+fn api_fuzz() -> Result<BTreeSet<String>> {
+    let mut command = program("tests/api-fuzz.sh", &[]);
+    eprintln!("+ tests/api-fuzz.sh");
+    let output = command
+        .stdout(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot run tests/api-fuzz.sh: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    eprint!("{text}");
+    if output.status.success() {
+        Ok(skips(&text).collect())
     } else {
-        Err(format!("{}: {status}", command.get_program().display()))
+        Err(format!("tests/api-fuzz.sh: {}", output.status))
     }
+}
+
+/// The needs in lines `skipped: NEED`, which may be in an element of nextest's report.
+fn skips(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter_map(|line| {
+        let (before, need) = line.split_once("skipped: ")?;
+        let begins = before.trim().is_empty() || before.ends_with('>');
+        let need = need.split("</").next().unwrap_or_default().trim();
+        begins.then(|| need.to_owned())
+    })
+}
+
+fn unescape(text: &str) -> String {
+    [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&apos;", "'"),
+        ("&amp;", "&"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (escaped, plain)| {
+        text.replace(escaped, plain)
+    })
 }
 
 fn allowed_skips() -> Result<BTreeSet<String>> {
@@ -138,4 +154,18 @@ pub fn fuzz(arguments: &[&str]) -> Result<()> {
         _ => return Err("usage: cargo xtask fuzz [SECONDS]".to_owned()),
     };
     crate::fuzz::run_all(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skips_are_found_in_a_report() {
+        let report = "<system-err>skipped: fsck.erofs &gt;= 1.8\n\
+                      skipped: root</system-err>\n\
+                      <system-out>test says skipped: nothing</system-out>";
+        let found: Vec<String> = skips(report).map(|need| unescape(&need)).collect();
+        assert_eq!(found, ["fsck.erofs >= 1.8", "root"]);
+    }
 }
