@@ -53,14 +53,21 @@ impl Drop for Banger {
     }
 }
 
+/// Milliseconds by phase, in the order in which they began.
 struct Phases(Vec<(String, f64)>);
 
 impl Phases {
+    fn add(&mut self, phase: &str, ms: f64) {
+        match self.0.iter_mut().find(|(known, _)| known == phase) {
+            Some((_, sum)) => *sum += ms,
+            None => self.0.push((phase.to_owned(), ms)),
+        }
+    }
+
     fn timed<T>(&mut self, phase: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let result = work()?;
-        self.0
-            .push((phase.to_owned(), start.elapsed().as_secs_f64() * 1e3));
+        self.add(phase, start.elapsed().as_secs_f64() * 1e3);
         Ok(result)
     }
 
@@ -94,7 +101,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         .to_owned();
     for timing in vm["timings"].as_array().into_iter().flatten() {
         if let (Some(phase), Some(ms)) = (timing["phase"].as_str(), timing["ms"].as_f64()) {
-            phases.0.push((phase.to_owned(), ms));
+            phases.add(phase, ms);
         }
     }
     let mut outputs = Vec::new();

@@ -98,17 +98,29 @@ async fn serve(machine: InitMachine, port: &Path) -> io::Result<()> {
     serve_port(&agent, port, identity).await
 }
 
-/// A fault in the code that serves the port ends its streams, not the machine.
+/// A fault in the code that serves the port ends its streams, not the machine; nor does a port
+/// that cannot be opened again, which a guest's root may have taken.
 async fn serve_port(agent: &Arc<Agent>, path: &Path, identity: Identity) -> io::Result<()> {
+    let mut opened = io::Result::Ok(Port::open(path)?);
+    let mut told = String::new();
     loop {
-        let port = Port::open(path)?;
-        let served = tokio::spawn(listen::listen(Arc::clone(agent), port, identity)).await;
-        let reason = match served {
-            Ok(Ok(())) => continue,
-            Ok(Err(error)) => error.to_string(),
+        let reason = match opened {
+            Ok(port) => {
+                let served = tokio::spawn(listen::listen(Arc::clone(agent), port, identity)).await;
+                match served {
+                    Ok(Ok(())) => String::from("it came to an end"),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                }
+            }
             Err(error) => error.to_string(),
         };
-        log::warn(&format!("the port failed and is opened again: {reason}"));
+        // What stays as it is would fill the console.
+        if reason != told {
+            log::warn(&format!("the port failed and is opened again: {reason}"));
+            told = reason;
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
+        opened = Port::open(path);
     }
 }

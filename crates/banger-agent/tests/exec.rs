@@ -590,6 +590,23 @@ async fn a_child_that_keeps_the_output_open_does_not_keep_the_client() {
 }
 
 #[tokio::test]
+async fn a_child_that_writes_without_end_does_not_keep_the_client() {
+    let host = booted().await;
+    let mut client = Client::exec(&host, shell("yes child & echo done >&2; exit 5")).await;
+    client.count_only = true;
+    assert_eq!(client.exit().await, ExitStatus::Code(5));
+    assert_eq!(client.stderr, b"done\n");
+    // Its terminal is taken away from all that is left on it.
+    let spec = ProcessSpec {
+        terminal: Some(Terminal::default()),
+        ..shell("trap '' HUP; yes child & exit 6")
+    };
+    let mut client = Client::exec(&host, spec).await;
+    client.count_only = true;
+    assert_eq!(client.exit().await, ExitStatus::Code(6));
+}
+
+#[tokio::test]
 async fn processes_have_the_user_and_the_directory_they_ask_for() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: root");

@@ -125,20 +125,32 @@ fn mount(upper: &OwnedFd, path: &Path, owner: Owner) -> io::Result<()> {
     let volume = volumes.join(&name);
     if !volume.is_dir() {
         let new = volumes.join(name + ".new");
-        match std::fs::remove_dir_all(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        if path.is_dir() {
-            seed::copy_tree(path, &new)?;
-        } else {
-            ensure_directory(&new, 0o755)?;
-            std::os::unix::fs::chown(&new, Some(owner.uid), Some(owner.gid))?;
+        remove(&new)?;
+        if let Err(error) = fill(&new, path, owner) {
+            // What was copied so far would take the disk's room from the machine for good.
+            let _ = remove(&new);
+            return Err(error);
         }
         std::fs::rename(&new, &volume)?;
     }
     make_mount_point(path, owner)?;
     place_tree(&open_tree_clone(&volume)?, path)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Makes the directory `new` of what is at `path`.
+fn fill(new: &Path, path: &Path, owner: Owner) -> io::Result<()> {
+    if path.is_dir() {
+        return seed::copy_tree(path, new);
+    }
+    ensure_directory(new, 0o755)?;
+    std::os::unix::fs::chown(new, Some(owner.uid), Some(owner.gid))
 }
 
 /// Every directory that is made on the way belongs to the owner of the store.

@@ -37,8 +37,9 @@ pub fn spawn(spec: &ProcessSpec, accounts: &Accounts) -> Result<Spawned, StartFa
     let user = accounts
         .resolve(spec.user.as_deref().unwrap_or("0"))
         .map_err(|message| StartFailure::new(StartFailureKind::BadUser, message))?;
-    let program = Program::of(spec, &user)?;
+    let mut program = Program::of(spec, &user)?;
     let workdir = workdir(spec, &user)?;
+    let place = workdir.clone();
     let (streams, child) = open_streams(spec, user.uid).map_err(no_resources)?;
     let mut command = Command::new("/proc/self/exe");
     command
@@ -47,14 +48,14 @@ pub fn spawn(spec: &ProcessSpec, accounts: &Accounts) -> Result<Spawned, StartFa
         .stderr(child.stderr);
     let terminal = spec.terminal.is_some();
     // SAFETY: `enter` makes system calls only, and touches nothing but what was prepared for it.
-    unsafe { command.pre_exec(move || enter(&program, &user, &workdir, terminal)) };
+    unsafe { command.pre_exec(move || enter(&mut program, &user, &workdir, terminal)) };
     match command.spawn() {
         Ok(process) => Ok(Spawned {
             // The handle is not needed: dropping it neither waits nor kills.
             pid: process.id().cast_signed(),
             streams,
         }),
-        Err(error) => Err(explain(spec, &error)),
+        Err(error) => Err(explain(spec, &place, &error)),
     }
 }
 
@@ -121,25 +122,30 @@ fn no_resources(error: io::Error) -> StartFailure {
     StartFailure::new(StartFailureKind::NoResources, message)
 }
 
+/// Pages that one argument or variable may fill, its end included (`MAX_ARG_STRLEN`).
+const MAX_STRING_PAGES: usize = 32;
+
+/// Longer ones are refused here: what is made of them would be many times as large, a PATH of
+/// megabytes for one.
 fn c_string(bytes: &[u8], what: &str) -> Result<CString, StartFailure> {
-    CString::new(bytes).map_err(|_| {
-        let message = format!("{what} contains a zero byte");
+    let bad = |why: &str| {
+        let message = format!("{what} {why}");
         StartFailure::new(StartFailureKind::BadArguments, message)
-    })
+    };
+    if bytes.len() >= MAX_STRING_PAGES * rustix::param::page_size() {
+        return Err(bad("is too long"));
+    }
+    CString::new(bytes).map_err(|_| bad("contains a zero byte"))
 }
 
 /// What to execute: paths to try in order, with the arrays of pointers that execve wants.
 struct Program {
-    candidates: Vec<Candidate>,
+    candidates: Vec<CString>,
     argv: Vec<*const libc::c_char>,
+    /// The arguments by which a shell runs a candidate, whose path takes the second place.
+    script: Vec<*const libc::c_char>,
     env: Vec<*const libc::c_char>,
     _strings: [Vec<CString>; 2],
-}
-
-struct Candidate {
-    path: CString,
-    /// The arguments by which a shell runs it.
-    script: Vec<*const libc::c_char>,
 }
 
 // SAFETY: the pointers point into heap blocks which the same value owns and never changes.
@@ -149,7 +155,11 @@ unsafe impl Sync for Program {}
 
 impl Program {
     fn of(spec: &ProcessSpec, user: &User) -> Result<Program, StartFailure> {
-        let env = environment::complete(spec, user);
+        let variables = environment::complete(spec, user);
+        let env = variables
+            .iter()
+            .map(|variable| c_string(variable, "the environment"))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut argv = spec.argv.clone();
         let paths = if argv.is_empty() {
             let shell = login_shell(user);
@@ -157,45 +167,39 @@ impl Program {
             argv.push(ByteString([b"-", name].concat()));
             vec![shell]
         } else {
-            environment::candidates(argv[0].as_bytes(), &env)
+            environment::candidates(argv[0].as_bytes(), &variables)
         };
         let argv = argv
             .iter()
             .map(|argument| c_string(argument.as_bytes(), "an argument"))
             .collect::<Result<Vec<_>, _>>()?;
-        let env = env
-            .iter()
-            .map(|variable| c_string(variable, "the environment"))
-            .collect::<Result<Vec<_>, _>>()?;
         let candidates = paths
             .iter()
-            .map(|path| {
-                let path = c_string(path, "the program's name")?;
-                let mut script = vec![SHELL.as_ptr(), path.as_ptr()];
-                script.extend(argv.iter().skip(1).map(|argument| argument.as_ptr()));
-                script.push(std::ptr::null());
-                Ok(Candidate { path, script })
-            })
+            .map(|path| c_string(path, "the program's name"))
             .collect::<Result<_, _>>()?;
+        let mut script = vec![SHELL.as_ptr(), SHELL.as_ptr()];
+        script.extend(&pointers(&argv)[1..]);
         Ok(Program {
             candidates,
             argv: pointers(&argv),
+            script,
             env: pointers(&env),
             _strings: [argv, env],
         })
     }
 
     /// Does not return where a candidate can be executed, like a shell's search of PATH.
-    fn execute(&self) -> io::Error {
+    fn execute(&mut self) -> io::Error {
         let mut denied = false;
-        for Candidate { path, script } in &self.candidates {
+        for path in &self.candidates {
             execve(path, &self.argv, &self.env);
             match errno() {
                 libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP => {}
                 libc::EACCES | libc::EPERM => denied = true,
                 libc::ENOEXEC => {
                     // A script that does not say for what: the shell's.
-                    execve(SHELL, script, &self.env);
+                    self.script[1] = path.as_ptr();
+                    execve(SHELL, &self.script, &self.env);
                     return failure(Step::Execute, libc::ENOEXEC);
                 }
                 other => return failure(Step::Execute, other),
@@ -299,7 +303,12 @@ fn check(step: Step, result: libc::c_long) -> io::Result<()> {
 
 /// In the child. Only system calls: no allocation, no lock. The raw ones, since libc's change of
 /// user would signal threads that this process does not have.
-fn enter(program: &Program, user: &User, workdir: &CString, terminal: bool) -> io::Result<()> {
+fn enter(
+    program: &mut Program,
+    user: &User,
+    workdir: &CString,
+    terminal: bool,
+) -> io::Result<()> {
     // SAFETY: plain system calls on memory that outlives them.
     unsafe {
         check(Step::Session, libc::setsid().into())?;
@@ -349,7 +358,7 @@ fn reset_limits() {
     }
 }
 
-fn explain(spec: &ProcessSpec, error: &io::Error) -> StartFailure {
+fn explain(spec: &ProcessSpec, workdir: &CString, error: &io::Error) -> StartFailure {
     let code = error.raw_os_error().unwrap_or(0);
     let reason = io::Error::from_raw_os_error(code & ((1 << STEP) - 1));
     let name = spec
@@ -385,10 +394,7 @@ fn explain(spec: &ProcessSpec, error: &io::Error) -> StartFailure {
         },
         Some(Step::Workdir) => (
             StartFailureKind::BadWorkdir,
-            format!(
-                "cannot enter {}: {reason}",
-                spec.workdir.clone().unwrap_or_default().to_string_lossy()
-            ),
+            format!("cannot enter {}: {reason}", workdir.to_string_lossy()),
         ),
         Some(Step::User) => (
             StartFailureKind::BadUser,

@@ -501,6 +501,30 @@ mod tests {
         assert_eq!(guest_frames(&mut passage), []);
     }
 
+    #[test]
+    fn frames_that_cost_no_credit_do_not_pile_up_behind_those_that_do() {
+        let lost = Frame::Lost {
+            channel: Channel::Stdout,
+            bytes: 1,
+        };
+        for free in [Frame::Stdout(Bytes::new()), lost] {
+            let mut passage = Passage::new(false);
+            let piece = Bytes::from(vec![1u8; 30_000]);
+            for _ in 0..INITIAL_CREDIT as usize / piece.len() {
+                let sent = passage.guest_sent(bytes(Frame::Stdout(piece.clone())));
+                assert_eq!(sent, Ok(()));
+            }
+            // The client does not read on, and the guest makes the host join it again.
+            passage.rejoined();
+            assert_eq!(passage.guest_sent(bytes(Frame::Stdout(piece))), Ok(()));
+            client_frames(&mut passage);
+            let refused =
+                (0..1_000_000).any(|_| passage.guest_sent(bytes(free.clone())).is_err());
+            assert!(refused, "{free:?}");
+            assert!(passage.stdout.held.len() < 10_000);
+        }
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         GuestWrites(usize),

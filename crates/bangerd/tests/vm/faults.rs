@@ -212,6 +212,52 @@ async fn deleting_fails_at_every_step() {
 }
 
 #[tokio::test]
+async fn a_guest_reboots_with_trouble_at_every_step() {
+    if !have_mke2fs() {
+        return;
+    }
+    for trouble in [Trouble::FailsBefore, Trouble::FailsAfter] {
+        for step in 0.. {
+            let world = World::new();
+            let vms = world.open().await;
+            let id = create(&vms, world.new_vm("web")).await.unwrap().id;
+            // What cannot be released once cannot be released the next time either.
+            world.host.set_from(step, trouble);
+            world.guests.of(&id).reboot();
+            let vm = wait_until_over(&vms, "web").await;
+            let happened = world.host.steps() > step;
+            world.host.set(None);
+            let what = format!("{trouble:?} from step {step}");
+            if !happened {
+                assert_eq!(vm.state, VmState::Running, "{what}");
+                assert!(step >= 2, "only {step} steps");
+                break;
+            }
+            assert_eq!(vm.state, VmState::Failed, "{what}");
+            assert!(vm.failure.is_some(), "{what}");
+            vms.start("web", &context()).await.expect(&what);
+            assert_eq!(vms.show("web").await.unwrap().state, VmState::Running);
+            vms.delete("web", &context()).await.expect(&what);
+            world.assert_empty();
+        }
+    }
+}
+
+/// The VM once its guest has rebooted: ready again, or failed.
+async fn wait_until_over(vms: &Vms, vm: &str) -> banger_protocol::api::vm::Vm {
+    let before = vms.show(vm).await.unwrap().started_at;
+    for _ in 0..2000 {
+        let shown = vms.show(vm).await.unwrap();
+        let again = shown.state == VmState::Running && shown.started_at > before;
+        if again || shown.state == VmState::Failed {
+            return shown;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    vms.show(vm).await.unwrap()
+}
+
+#[tokio::test]
 async fn a_daemon_dies_while_its_vmm_is_launched_or_its_guest_boots() {
     if !have_mke2fs() {
         return;

@@ -1,5 +1,6 @@
 //! The real host, told to fail or to lose its daemon at a step.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -42,7 +43,8 @@ pub struct FaultyHost {
     inner: Arc<RealHost>,
     vmm: FakeVmm,
     step: AtomicUsize,
-    trouble: Mutex<Option<(usize, Trouble)>>,
+    /// First and last step that go wrong.
+    trouble: Mutex<Option<(RangeInclusive<usize>, Trouble)>>,
     /// Rung when a crash is due.
     pub crashed: Notify,
 }
@@ -60,6 +62,15 @@ impl FaultyHost {
 
     /// From now on, the `step`th call from 0 goes wrong; `None` ends all trouble.
     pub fn set(&self, trouble: Option<(usize, Trouble)>) {
+        self.begin(trouble.map(|(step, trouble)| (step..=step, trouble)));
+    }
+
+    /// From now on, every call from the `step`th on goes wrong.
+    pub fn set_from(&self, step: usize, trouble: Trouble) {
+        self.begin(Some((step..=usize::MAX, trouble)));
+    }
+
+    fn begin(&self, trouble: Option<(RangeInclusive<usize>, Trouble)>) {
         self.step.store(0, Ordering::SeqCst);
         *self.trouble.lock().unwrap() = trouble;
     }
@@ -74,8 +85,8 @@ impl FaultyHost {
         work: impl Future<Output = Result<(), HostError>> + Send,
     ) -> Result<(), HostError> {
         let step = self.step.fetch_add(1, Ordering::SeqCst);
-        let trouble = *self.trouble.lock().unwrap();
-        let Some((_, trouble)) = trouble.filter(|(at, _)| *at == step) else {
+        let trouble = self.trouble.lock().unwrap().clone();
+        let Some((_, trouble)) = trouble.filter(|(steps, _)| steps.contains(&step)) else {
             return work.await;
         };
         if matches!(trouble, Trouble::FailsAfter | Trouble::CrashAfter) {
