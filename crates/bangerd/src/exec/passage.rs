@@ -23,6 +23,8 @@ pub(super) enum Violation {
     Frame(#[from] FrameError),
     #[error("more {0:?} than its receiver gave credit for")]
     Credit(Kind),
+    #[error("too many {0:?} frames that cost no credit")]
+    Free(Kind),
     #[error("a frame after the exit status")]
     AfterExit,
 }
@@ -99,6 +101,10 @@ impl Cutter {
     }
 }
 
+/// Most frames held that cost no credit. An agent tells of a loss once before the output after it,
+/// and sends no empty output.
+const MOST_FREE: usize = 256;
+
 /// One output.
 #[derive(Debug)]
 struct Output {
@@ -106,6 +112,10 @@ struct Output {
     allowed: u32,
     debt: u32,
     held: VecDeque<Raw>,
+    /// What is held costs so much together; counted along, since a guest may send bytes one by one.
+    held_cost: u32,
+    /// So many of what is held cost nothing.
+    held_free: usize,
 }
 
 impl Default for Output {
@@ -114,6 +124,8 @@ impl Default for Output {
             allowed: INITIAL_CREDIT,
             debt: 0,
             held: VecDeque::new(),
+            held_cost: 0,
+            held_free: 0,
         }
     }
 }
@@ -129,11 +141,16 @@ impl Output {
 
     /// Takes a frame from the guest; what may go on is put into `ready`.
     fn receive(&mut self, frame: Raw, ready: &mut VecDeque<Bytes>) -> Result<(), Violation> {
-        let held: u32 = self.held.iter().map(Output::cost).sum();
+        let cost = Output::cost(&frame);
         let most = self.allowed.saturating_add(self.debt);
-        if held.saturating_add(Output::cost(&frame)) > most {
+        if self.held_cost.saturating_add(cost) > most {
             return Err(Violation::Credit(frame.kind));
         }
+        if cost == 0 && self.held_free >= MOST_FREE {
+            return Err(Violation::Free(frame.kind));
+        }
+        self.held_cost += cost;
+        self.held_free += usize::from(cost == 0);
         self.held.push_back(frame);
         self.let_go(ready);
         Ok(())
@@ -144,7 +161,10 @@ impl Output {
             && Output::cost(frame) <= self.allowed
             && let Some(frame) = self.held.pop_front()
         {
-            self.allowed -= Output::cost(&frame);
+            let cost = Output::cost(&frame);
+            self.allowed -= cost;
+            self.held_cost -= cost;
+            self.held_free -= usize::from(cost == 0);
             ready.push_back(frame.bytes);
         }
     }
@@ -162,10 +182,9 @@ impl Output {
     }
 
     fn rejoined(&mut self) {
-        let held: u32 = self.held.iter().map(Output::cost).sum();
         // What is held is owed to the client out of what it allows, and the agent knows nothing
         // of it any more.
-        self.debt = INITIAL_CREDIT - self.allowed.min(INITIAL_CREDIT) + held;
+        self.debt = INITIAL_CREDIT - self.allowed.min(INITIAL_CREDIT) + self.held_cost;
     }
 }
 
@@ -518,8 +537,7 @@ mod tests {
             passage.rejoined();
             assert_eq!(passage.guest_sent(bytes(Frame::Stdout(piece))), Ok(()));
             client_frames(&mut passage);
-            let refused =
-                (0..1_000_000).any(|_| passage.guest_sent(bytes(free.clone())).is_err());
+            let refused = (0..1_000_000).any(|_| passage.guest_sent(bytes(free.clone())).is_err());
             assert!(refused, "{free:?}");
             assert!(passage.stdout.held.len() < 10_000);
         }

@@ -371,7 +371,15 @@ impl Worker {
 
     /// Boots, and answers whoever waits.
     pub(super) async fn start(&mut self, event: Event, mut waiters: Waiters) -> Flow {
-        if let Err(error) = self.release(Scope::Run).await {
+        if let Err(mut error) = self.release(Scope::Run).await {
+            if event == Event::Rebooted {
+                // Its machine is gone, so it must not go on to be called running.
+                error.message = format!("VM {} did not restart: {}", self.name, error.message);
+                let again = || format!("banger vm start {}", self.name);
+                error.hint.get_or_insert_with(again);
+                self.observed.failure = Some(error.clone());
+                self.announce(Event::Died);
+            }
             waiters.answer(Err(error));
             return Flow::Stay;
         }

@@ -223,7 +223,7 @@ async fn a_guest_reboots_with_trouble_at_every_step() {
             let id = create(&vms, world.new_vm("web")).await.unwrap().id;
             // What cannot be released once cannot be released the next time either.
             world.host.set_from(step, trouble);
-            world.guests.of(&id).reboot();
+            world.guests.of(id.as_str()).reboot();
             let vm = wait_until_over(&vms, "web").await;
             let happened = world.host.steps() > step;
             world.host.set(None);
