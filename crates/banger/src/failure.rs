@@ -122,9 +122,10 @@ pub fn tell(text: &str) {
 }
 
 /// Text from elsewhere (images, guests, registries) without what a terminal would obey.
-pub fn printable(text: &str) -> String {
+pub fn printable(text: impl Into<String>) -> String {
+    let text = text.into();
     if !text.chars().any(|c| c.is_control() && c != '\t') {
-        return text.to_owned();
+        return text;
     }
     text.chars()
         .map(|c| match c {

@@ -30,8 +30,7 @@ impl Table {
     /// come from elsewhere.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(N, self.columns.len());
-        self.rows
-            .push(cells.iter().map(|cell| printable(cell)).collect());
+        self.rows.push(cells.map(printable).into());
     }
 
     pub fn render(&self) -> String {
@@ -70,6 +69,9 @@ impl Table {
 /// Terminal cells of a text: two for the wide scripts of East Asia, none for combining marks,
 /// one for all else. Coarse on purpose: names are ASCII, only comments may hold more.
 fn width(text: &str) -> usize {
+    if text.is_ascii() {
+        return text.len();
+    }
     text.chars()
         .map(|c| match u32::from(c) {
             0x0300..=0x036f | 0x200b..=0x200f | 0xfe00..=0xfe0f => 0,
