@@ -124,3 +124,39 @@ async fn serve_port(agent: &Arc<Agent>, path: &Path, identity: Identity) -> io::
         opened = Port::open(path);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::Machine;
+    use banger_protocol::agent::{AgentError, AgentErrorKind, BootConfig, BootReport};
+    use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
+    use std::os::unix::ffi::OsStrExt as _;
+
+    struct NoMachine;
+
+    impl Machine for NoMachine {
+        fn boot(&mut self, _: &BootConfig) -> Result<BootReport, AgentError> {
+            Err(AgentError::new(AgentErrorKind::BootFailed, "none"))
+        }
+    }
+
+    /// A terminal stands in for the port: one whose other end is closed can be neither read nor
+    /// opened again.
+    #[tokio::test]
+    async fn a_port_that_is_gone_does_not_end_process_1() {
+        let other = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        unlockpt(&other).unwrap();
+        let name = ptsname(&other, Vec::new()).unwrap();
+        let path = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
+        let (agent, _downs) = Agent::new(Box::new(NoMachine), Arc::new(Reaper::new(false)));
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(other);
+        });
+        let serving = serve_port(&agent, path, Identity { boot_id: [0; 16] });
+        let ended = tokio::time::timeout(Duration::from_millis(500), serving).await;
+        assert!(ended.is_err(), "{ended:?}");
+        assert!(Port::open(path).is_err());
+    }
+}

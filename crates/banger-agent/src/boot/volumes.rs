@@ -116,12 +116,19 @@ fn escaped(path: &Path) -> Option<String> {
 }
 
 fn mount(upper: &OwnedFd, path: &Path, owner: Owner) -> io::Result<()> {
-    let name = escaped(path).ok_or(io::ErrorKind::InvalidFilename)?;
     if leads_astray(path) {
         return Err(io::Error::other("a symlink leads to a system directory"));
     }
     // The disk is not below our root any more; its descriptor still is where it was.
     let volumes = PathBuf::from(format!("/proc/self/fd/{}/volumes", upper.as_raw_fd()));
+    let volume = ensure_volume(&volumes, path, owner)?;
+    make_mount_point(path, owner)?;
+    place_tree(&open_tree_clone(&volume)?, path)
+}
+
+/// The directory in `volumes` that belongs to `path`, made of what is there where it is new.
+fn ensure_volume(volumes: &Path, path: &Path, owner: Owner) -> io::Result<PathBuf> {
+    let name = escaped(path).ok_or(io::ErrorKind::InvalidFilename)?;
     let volume = volumes.join(&name);
     if !volume.is_dir() {
         let new = volumes.join(name + ".new");
@@ -133,8 +140,7 @@ fn mount(upper: &OwnedFd, path: &Path, owner: Owner) -> io::Result<()> {
         }
         std::fs::rename(&new, &volume)?;
     }
-    make_mount_point(path, owner)?;
-    place_tree(&open_tree_clone(&volume)?, path)
+    Ok(volume)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -215,6 +221,25 @@ mod tests {
         assert_eq!(name("/var/lib/docker").unwrap(), "+var+lib+docker");
         assert_eq!(name("/a+b.c%").unwrap(), "+a%2bb%2ec%25");
         assert_eq!(name(&"/x".repeat(126)), None);
+    }
+
+    #[test]
+    fn a_volume_that_cannot_be_filled_leaves_nothing_on_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let (image, volumes) = (directory.path().join("image"), directory.path().join("v"));
+        std::fs::create_dir(&volumes).unwrap();
+        std::fs::create_dir_all(image.join("d/".repeat(200))).unwrap();
+        let owner = Owner {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        };
+        let error = ensure_volume(&volumes, &image, owner).unwrap_err();
+        assert!(error.to_string().contains("too deep"), "{error}");
+        assert_eq!(std::fs::read_dir(&volumes).unwrap().count(), 0);
+        let shallow = directory.path().join("v2");
+        std::fs::create_dir_all(shallow.join("d")).unwrap();
+        let volume = ensure_volume(&volumes, &shallow, owner).unwrap();
+        assert!(volume.join("d").is_dir());
     }
 
     #[test]
