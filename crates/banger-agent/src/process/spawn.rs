@@ -303,12 +303,7 @@ fn check(step: Step, result: libc::c_long) -> io::Result<()> {
 
 /// In the child. Only system calls: no allocation, no lock. The raw ones, since libc's change of
 /// user would signal threads that this process does not have.
-fn enter(
-    program: &mut Program,
-    user: &User,
-    workdir: &CString,
-    terminal: bool,
-) -> io::Result<()> {
+fn enter(program: &mut Program, user: &User, workdir: &CString, terminal: bool) -> io::Result<()> {
     // SAFETY: plain system calls on memory that outlives them.
     unsafe {
         check(Step::Session, libc::setsid().into())?;
