@@ -10,7 +10,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::{jail_path, log};
+use crate::{jail, jail_path, log};
 
 /// Bytes looked at for a tail.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -25,11 +25,22 @@ pub fn tail(directory: &Path, lines: usize) -> String {
         .unwrap_or_default()
 }
 
-/// The last `lines` lines the VMM itself printed.
+/// The last `lines` lines in which the VMM itself may have said why it ended; see [`last_words`].
 pub fn vmm_tail(directory: &Path, lines: usize) -> String {
     read(directory, jail_path::VMM_LOG)
-        .map(|bytes| last_lines(&printable(&bytes), lines))
+        .map(|bytes| last_words(&bytes, lines))
         .unwrap_or_default()
+}
+
+/// The last lines of a VMM's log that could be the reason of its end: neither a note of our
+/// launcher's, which shares the log, nor a warning, after which a VMM goes on.
+pub(crate) fn last_words(log: &[u8], lines: usize) -> String {
+    let text = printable(log);
+    let words: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with(jail::NOTE) && !line.contains(": warning: "))
+        .collect();
+    last_lines(&words.join("\n"), lines)
 }
 
 fn read(directory: &Path, name: &str) -> io::Result<Vec<u8>> {
@@ -154,6 +165,25 @@ mod tests {
         assert_eq!(last_lines(text, 99), "one\ntwo\nthree");
         assert_eq!(last_lines(text, 0), "");
         assert_eq!(tail(Path::new("/nonexistent"), 5), "");
+    }
+
+    #[test]
+    fn last_words_are_no_note_and_no_warning() {
+        let note = b"banger: cgroup /sys/fs/cgroup/x is not usable: Permission denied\n";
+        let warning = b"qemu-system-x86_64: warning: TCG doesn't support requested feature\n";
+        let error = b"qemu-system-x86_64: cannot set up guest memory\n";
+        let cases: [(&[&[u8]], &str); 4] = [
+            (&[], ""),
+            (&[note, warning], ""),
+            (
+                &[note, error, warning],
+                "qemu-system-x86_64: cannot set up guest memory",
+            ),
+            (&[error, b"a\n", b"b\n"], "a\nb"),
+        ];
+        for (log, expected) in cases {
+            assert_eq!(last_words(&log.concat(), 2), expected);
+        }
     }
 
     #[test]

@@ -14,7 +14,9 @@
 //! Invariants of the process that results: its own session; cwd = jail directory; open files 0
 //! (/dev/null), 1 and 2 (the log FIFO) and no other; no capability in any set, `no_new_privs`;
 //! as root's child the VM's own uid and gid and no group but the one that owns `/dev/kvm`, and that
-//! not where it is root's own.
+//! not where it is root's own. The launcher is without a terminal, leads its session and has
+//! `no_new_privs` before it enters the jail directory, so whoever is there without these
+//! is somebody else.
 //!
 //! Of the jail directory: under a root daemon it belongs to root and to the VM's group, with the
 //! sticky bit, so the VMM can make its sockets but not replace a file of ours. `process.json` and
@@ -48,6 +50,9 @@ const MESSAGE_LIMIT: usize = 60 << 10;
 const LAUNCH_LIMIT: Duration = Duration::from_secs(15);
 /// Longest a killed process takes to go away, memory of hundreds of GiB included.
 pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Begins what the launcher has to say in the log it shares with the VMM.
+pub(crate) const NOTE: &str = "banger: ";
 
 /// How the daemon starts its own launcher.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use banger_host::files::{open_beneath, write_atomic};
 use banger_host::process::Identity;
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fstat};
 
-use super::{LaunchFailure, LaunchSpec, MESSAGE_LIMIT, privileges};
+use super::{LaunchFailure, LaunchSpec, MESSAGE_LIMIT, NOTE, privileges};
 use crate::jail_path;
 
 /// Reads a [`LaunchSpec`] from standard input and becomes the VMM. On failure the reason goes to
@@ -51,6 +51,7 @@ fn become_vmm(error_pipe: &OwnedFd) -> Result<Infallible, String> {
     let spec = read_spec()?;
     privileges::close_all_but(error_pipe).deed("close inherited files")?;
     rustix::process::setsid().deed("start a session")?;
+    rustix::thread::set_no_new_privs(true).deed("set no_new_privs")?;
     if let Some(name) = &spec.jail.cgroup {
         join_cgroup(name);
     }
@@ -116,7 +117,7 @@ fn join_cgroup(name: &str) {
         Err(error) => vec![error.to_string()],
     };
     for note in notes {
-        eprintln!("banger: {note}");
+        eprintln!("{NOTE}{note}");
     }
 }
 

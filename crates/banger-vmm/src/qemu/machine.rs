@@ -579,7 +579,7 @@ async fn early_end(handle: &Handle, directory: &JailDirectory, readers: &mut Rea
         _ => "QEMU ended".into(),
     };
     let words = read_tail(directory.fd(), jail_path::VMM_LOG, 4 << 10)
-        .map(|bytes| console::last_lines(&console::printable(&bytes), LAST_WORDS))
+        .map(|bytes| console::last_words(&bytes, LAST_WORDS))
         .unwrap_or_default();
     tracing::debug!(fd = directory.fd().as_raw_fd(), %reason, "QEMU ended at start");
     VmmError::Launch {
