@@ -65,6 +65,24 @@ pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
     }
 }
 
+/// Whether the process can no longer gain privileges by executing a program (`no_new_privs`);
+/// `false` when it is gone.
+pub fn has_no_new_privs(pid: i32) -> io::Result<bool> {
+    match std::fs::read(format!("/proc/{pid}/status")) {
+        Ok(status) => Ok(status
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| line.strip_prefix(b"NoNewPrivs:"))
+            .any(|value| value.trim_ascii() == b"1")),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ESRCH) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildExit {
@@ -160,6 +178,24 @@ mod tests {
         assert_eq!(Identity::of(i32::MAX).unwrap(), None);
         assert_eq!(Identity::of(-1).unwrap(), None);
         assert!(stat(me.pid).unwrap().unwrap().resident_bytes() > 100_000);
+    }
+
+    #[test]
+    fn no_new_privs_is_seen() {
+        let mut child = Command::new("setpriv")
+            .args(["--no-new-privs", "cat"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        while !has_no_new_privs(pid).unwrap() {
+            assert!(child.try_wait().unwrap().is_none());
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!has_no_new_privs(pid).unwrap());
+        assert!(!has_no_new_privs(i32::MAX).unwrap());
     }
 
     #[tokio::test]

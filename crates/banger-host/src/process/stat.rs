@@ -5,6 +5,10 @@
 pub struct Stat {
     /// `R`, `S`, `Z` …
     pub state: char,
+    /// Number of the session, which is the process that began it.
+    pub session: i32,
+    /// Device number of the controlling terminal; 0 without one.
+    pub terminal: i32,
     /// Clock ticks spent in user and kernel mode.
     pub cpu_ticks: u64,
     /// Clock ticks from host boot to the start of the process.
@@ -38,8 +42,11 @@ pub fn parse_stat(line: &[u8]) -> Option<Stat> {
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     // Field 3 (state) is the first after the name.
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let signed = |field: usize| fields.get(field - 3)?.parse::<i32>().ok();
     Some(Stat {
         state: fields.first()?.chars().next()?,
+        session: signed(6)?,
+        terminal: signed(7)?,
         cpu_ticks: number(14)?.checked_add(number(15)?)?,
         start_time: number(22)?,
         resident_pages: number(24)?,
@@ -53,9 +60,11 @@ mod tests {
     #[test]
     fn names_cannot_move_the_fields() {
         let tail =
-            "S 1 1 1 0 -1 4194560 9 0 0 0 7 8 0 0 20 0 1 0 4242 1000 33 18446744073709551615 1";
+            "S 1 1 6 34816 -1 4194560 9 0 0 0 7 8 0 0 20 0 1 0 4242 1000 33 18446744073709551615 1";
         let expected = Stat {
             state: 'S',
+            session: 6,
+            terminal: 34816,
             cpu_ticks: 15,
             start_time: 4242,
             resident_pages: 33,

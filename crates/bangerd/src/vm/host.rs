@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use banger_host::cgroup::Cgroup;
 use banger_host::files::{copy_contents, open_directory, remove_tree};
-use banger_host::process::{Handle, Identity};
+use banger_host::process::{self, Handle, Identity};
 use banger_protocol::name::VmId;
 use banger_vmm::jail_path;
 use futures_util::FutureExt;
@@ -307,15 +307,15 @@ fn remove_cgroup(name: &str, directories: &[PathBuf]) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Kills every process whose working directory is the jail: the launcher enters it first thing,
-/// and the VMM never leaves. Files in the jail could lie about a process id; this cannot.
+/// Kills the VMM whose working directory is the jail: its launcher enters it first thing, and the
+/// VMM never leaves. Files in the jail could lie about a process id; this cannot.
 async fn end_machine(jail: &Path) -> Result<(), HostError> {
     let place = match fs::metadata(jail) {
         Ok(metadata) => (metadata.dev(), metadata.ino()),
         Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io_error("look at", jail)(error)),
     };
-    for identity in processes_in(place).map_err(io_error("read", Path::new("/proc")))? {
+    for identity in vmms_in(place).map_err(io_error("read", Path::new("/proc")))? {
         let pid = identity.pid;
         let signal = io_error("signal the process of", jail);
         let Some(process) =
@@ -337,7 +337,9 @@ async fn end_machine(jail: &Path) -> Result<(), HostError> {
     Ok(())
 }
 
-fn processes_in(place: (u64, u64)) -> io::Result<Vec<Identity>> {
+/// VMMs, and their launchers, that are in a directory. A shell in which somebody looks around there
+/// is none: see [`banger_vmm::jail`] for what each of those is.
+fn vmms_in(place: (u64, u64)) -> io::Result<Vec<Identity>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?
@@ -356,12 +358,18 @@ fn processes_in(place: (u64, u64)) -> io::Result<Vec<Identity>> {
             continue;
         }
         if let Some(identity) = Identity::of(pid)?
+            && is_launched(pid)?
             && here(pid)
         {
             found.push(identity);
         }
     }
     Ok(found)
+}
+
+fn is_launched(pid: i32) -> io::Result<bool> {
+    let alone = process::stat(pid)?.is_some_and(|stat| stat.session == pid && stat.terminal == 0);
+    Ok(alone && process::has_no_new_privs(pid)?)
 }
 
 /// The directories a cgroup of this name has, or would have, below this process's own.
@@ -528,16 +536,32 @@ mod tests {
     async fn what_is_left_in_a_jail_is_killed_and_nothing_else() {
         let fixture = Fixture::new();
         fixture.with_jail(&jail()).await;
-        let sleep = |directory: &Path| {
-            Command::new("sleep")
-                .arg("60")
+        let sleep = |words: &[&str], directory: &Path| {
+            Command::new(words[0])
+                .args(&words[1..])
+                .args(["sleep", "60"])
                 .current_dir(directory)
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap()
         };
-        let mut inside = sleep(&fixture.directory().join(JAIL));
-        let mut outside = sleep(&fixture.directory());
+        let jail = fixture.directory().join(JAIL);
+        let launched = ["setpriv", "--no-new-privs", "setsid"];
+        let mut inside = sleep(&launched, &jail);
+        let mut others = [
+            sleep(&launched, &fixture.directory()),
+            // Somebody looks around, from a container's shell or a session's first process.
+            sleep(&["setpriv", "--no-new-privs"], &jail),
+            sleep(&["setsid"], &jail),
+        ];
+        let is_sleep = |pid: u32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+        };
+        for child in others.iter().chain([&inside]) {
+            while !is_sleep(child.id()) {
+                std::thread::yield_now();
+            }
+        }
         fixture
             .host
             .release(&fixture.vm, &Resource::Machine)
@@ -547,9 +571,11 @@ mod tests {
         if let Ok(status) = inside.wait() {
             assert!(!status.success());
         }
-        assert!(outside.try_wait().unwrap().is_none(), "it must live on");
-        outside.kill().unwrap();
-        outside.wait().unwrap();
+        for other in &mut others {
+            assert!(other.try_wait().unwrap().is_none(), "it must live on");
+            other.kill().unwrap();
+            other.wait().unwrap();
+        }
     }
 
     #[tokio::test]
