@@ -17,7 +17,7 @@ mod wanted;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Body;
 use banger_image::catalog::{Catalog, ImageEntry, recipe};
@@ -59,6 +59,9 @@ struct Shared {
     root: PathBuf,
     /// Names of the catalog that are being built.
     builds: Turns,
+    /// Held, on blocking threads only, by whoever gives a base its name, and by whoever removes
+    /// bases that have none: a base named in between would go as well.
+    naming: Mutex<()>,
 }
 
 /// An image whose base cannot vanish while this lives.
@@ -124,6 +127,7 @@ impl Images {
                 catalog,
                 root,
                 builds: Turns::default(),
+                naming: Mutex::default(),
             }),
         };
         images.remove_unnamed()?;
@@ -168,6 +172,7 @@ impl Images {
         let this = self.clone();
         let name = name.clone();
         blocking(move || {
+            let _naming = this.naming();
             let store = &this.shared.store;
             let record = store.image(&name)?.ok_or_else(|| not_found(&name))?;
             if !store.remove_image(&name)? {
@@ -185,6 +190,7 @@ impl Images {
     pub async fn prune(&self, dry_run: bool) -> Result<PruneReport, ApiError> {
         let this = self.clone();
         blocking(move || {
+            let _naming = this.naming();
             let named = this.named()?;
             let pruned = this
                 .shared
@@ -469,6 +475,7 @@ impl Images {
                     .image(&record.name)?
                     .and_then(|before| before.kernel);
             }
+            let _naming = this.naming();
             let mut replaced = None;
             this.shared.store.put_image(&record, |before| {
                 may_take(&record.name, &record.source, before)?;
@@ -482,6 +489,12 @@ impl Images {
             Ok(record)
         })
         .await
+    }
+
+    /// It guards no data, so a holder that panicked left nothing half changed.
+    fn naming(&self) -> MutexGuard<'_, ()> {
+        let naming = &self.shared.naming;
+        naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn named(&self) -> Result<HashSet<Digest>, ApiError> {

@@ -273,6 +273,34 @@ async fn pruning_tells_before_it_takes() {
     daemon.stop().await;
 }
 
+/// Pruning takes a while where there is much to prune; what gets its name meanwhile is not its.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_imported_while_others_are_pruned_keeps_its_base() {
+    let world = World::new();
+    let daemon = world.start().await;
+    let client = daemon.client();
+    let blobs = world.state().join("images/blobs/sha256");
+    for round in 0..8 {
+        for number in 0..3000 {
+            std::fs::write(blobs.join(format!("{number:064}")), b"x").unwrap();
+        }
+        let name = format!("app{round}");
+        let archive = tar("f", name.as_bytes());
+        let import = async {
+            image(
+                &client
+                    .import(&name, &format!("rootfs:{name}"), archive)
+                    .await,
+            );
+        };
+        let prune = client.post("/v1/images/prune", json!({ "dry_run": false }));
+        let (pruned, ()) = tokio::join!(prune, import);
+        assert_eq!(pruned.ended().state, OperationState::Succeeded);
+        assert_eq!(bases(&world), round + 1, "{name} is a name for nothing");
+    }
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn registries_that_are_not_there_are_told_apart() {
     let world = World::new();
