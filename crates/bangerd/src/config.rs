@@ -17,6 +17,9 @@ use banger_protocol::name::KernelName;
 pub use document::document;
 pub use value::{AcceleratorChoice, LogLevel, Size, UidRange, Value};
 
+/// The longest console that is kept.
+pub const LONGEST_CONSOLE: Size = Size::mib(64);
+
 /// Overrides `log_level`.
 pub const LOG_LEVEL_VARIABLE: &str = "BANGER_LOG_LEVEL";
 
@@ -106,7 +109,7 @@ keys! {
     stop_timeout: Duration = Duration::from_secs(30);
     /// How long a guest's agent has to answer a question.
     agent_timeout: Duration = Duration::from_secs(10);
-    /// How much of a VM's serial console is kept.
+    /// How much of a VM's serial console is kept; at most 64 MiB.
     console_log_size: Size = Size::mib(1);
     /// How much of the output of a VM's main process is kept.
     main_log_size: Size = Size::mib(16);
@@ -254,6 +257,17 @@ impl Config {
         at_least("memory", self.memory, Size::mib(64))?;
         at_least("disk_size", self.disk_size, Size::mib(16))?;
         at_least("console_log_size", self.console_log_size, Size::mib(1))?;
+        // Half of it is held in memory when it is cut, and all of it when it is read.
+        if self.console_log_size > LONGEST_CONSOLE {
+            return Err(format!(
+                "console_log_size must be at most {}",
+                LONGEST_CONSOLE.show()
+            ));
+        }
+        // One of them is the KVM probe's.
+        if self.vm_uids.first == self.vm_uids.last {
+            return Err("vm_uids must hold at least two ids".to_owned());
+        }
         at_least("main_log_size", self.main_log_size, Size::mib(1))?;
         at_least("log_size", self.log_size, Size::mib(1))?;
         for (key, number) in [
@@ -418,6 +432,16 @@ mod tests {
             (
                 "boot_timeout = '0s'",
                 "boot_timeout must be longer than nothing in /c/config.toml",
+                "",
+            ),
+            (
+                "console_log_size = '65M'",
+                "console_log_size must be at most \"64M\" in /c/config.toml",
+                "",
+            ),
+            (
+                "vm_uids = '9-9'",
+                "vm_uids must hold at least two ids in /c/config.toml",
                 "",
             ),
             (

@@ -5,6 +5,7 @@
 mod arguments;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use banger_host::layout::{Environment, Layout};
 use banger_protocol::build::this_build;
@@ -14,6 +15,9 @@ use bangerd::daemon::{Daemon, Start};
 use bangerd::{logging, process, real};
 
 use arguments::{Arguments, HELP};
+
+/// How long work that cannot be cancelled, such as writing out a file, holds up the daemon's end.
+const THREADS_BOUND: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     match arguments::parse(std::env::args_os().skip(1)) {
@@ -59,14 +63,18 @@ fn serve(by_client: bool) -> Result<(), ApiError> {
     process::log_panics();
     let runtime = process::runtime()
         .map_err(|error| ApiError::new(ErrorKind::Internal, format!("cannot start: {error}")))?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let start = Start { by_client, log };
         let parts = real::parts(&layout, &config);
         let daemon = Daemon::open(layout, config, start, parts)
             .await
             .inspect_err(|error| tracing::error!(%error, "cannot start"))?;
         daemon.serve().await
-    })
+    });
+    // Dropping it would wait as long as a thread is stuck, say on a file system that is gone. What
+    // is cut short here is swept at the next start.
+    runtime.shutdown_timeout(THREADS_BOUND);
+    served
 }
 
 fn failed(error: &ApiError) -> ExitCode {

@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 use banger_host::files::{open_beneath, open_directory};
 use banger_vmm::jail_path::CONSOLE_LOG;
 use bytes::Bytes;
+use memchr::memmem;
 use rustix::fs::OFlags;
 
 use super::host::JAIL;
+use crate::config::LONGEST_CONSOLE;
 
-/// Most bytes read of a console: the driver's cap is far below.
-const MOST: u64 = 64 << 20;
+/// Most bytes read of a console, which the driver keeps shorter.
+const MOST: u64 = LONGEST_CONSOLE.0;
 
 /// How many of the last bytes mark the reader's place.
 const MARK: usize = 1024;
@@ -77,11 +79,9 @@ impl ConsoleReader {
         let mut all = Vec::new();
         file.seek(SeekFrom::Start(0))?;
         file.take(MOST).read_to_end(&mut all)?;
+        // In linear time, whatever the guest printed to make it longer.
         let found = (!self.mark.is_empty())
-            .then(|| {
-                all.windows(self.mark.len())
-                    .rposition(|window| window == self.mark)
-            })
+            .then(|| memmem::rfind(&all, &self.mark))
             .flatten();
         Ok(found.map_or(0, |start| (start + self.mark.len()) as u64))
     }

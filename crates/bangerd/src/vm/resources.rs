@@ -17,6 +17,7 @@
 
 use std::path::PathBuf;
 
+use banger_host::command::CommandError;
 use banger_protocol::error::{ApiError, ErrorKind};
 use banger_protocol::name::VmId;
 use futures_util::future::BoxFuture;
@@ -134,6 +135,8 @@ pub enum HostError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error("a disk of {} is larger than a file can be here", banger_protocol::size::format(mib << 20))]
+    DiskTooLarge { mib: u64 },
     #[error("cannot {deed} the cgroup {name}")]
     Cgroup {
         deed: &'static str,
@@ -148,7 +151,21 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// How the program failed that was to do it.
+    fn command(&self) -> Option<&CommandError> {
+        match self {
+            HostError::Template { source } => source.downcast_ref(),
+            _ => None,
+        }
+    }
+
     fn is_no_space(&self) -> bool {
+        // Programs run with messages in English.
+        if let Some(CommandError::Failed { stderr, .. }) = self.command()
+            && stderr.contains("No space left on device")
+        {
+            return true;
+        }
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = cause {
             if let Some(io) = error.downcast_ref::<std::io::Error>()
@@ -173,9 +190,14 @@ impl From<HostError> for ApiError {
                 .hint("free space on the file system of the state directory, for instance with banger image prune");
         }
         match &error {
-            HostError::Template { .. } => {
+            HostError::Template { .. }
+                if error.command().is_some_and(CommandError::is_not_found) =>
+            {
                 ApiError::new(ErrorKind::MissingDependency, text).hint("install e2fsprogs")
             }
+            HostError::DiskTooLarge { .. } => ApiError::new(ErrorKind::InvalidArgument, text).hint(
+                "choose a smaller --disk-size, or a state directory on a file system with larger files",
+            ),
             HostError::Io { source, .. }
                 if source.kind() == std::io::ErrorKind::PermissionDenied =>
             {
@@ -331,5 +353,28 @@ mod tests {
             source: Box::new(std::io::Error::from(std::io::ErrorKind::StorageFull)),
         };
         assert_eq!(ApiError::from(template).kind, ErrorKind::NoSpace);
+    }
+
+    #[test]
+    fn a_program_that_fails_is_only_missing_where_it_is() {
+        let failed = |stderr: &str| CommandError::Failed {
+            command: "mke2fs".to_owned(),
+            ending: banger_host::command::Ending::Code(1),
+            stderr: stderr.to_owned(),
+        };
+        let missing = CommandError::NotFound {
+            program: "mke2fs".to_owned(),
+        };
+        for (error, kind) in [
+            (missing, ErrorKind::MissingDependency),
+            (failed("write: No space left on device"), ErrorKind::NoSpace),
+            (failed("bad option"), ErrorKind::Internal),
+        ] {
+            let error = HostError::Template {
+                source: Box::new(error),
+            };
+            let api = ApiError::from(error);
+            assert_eq!(api.kind, kind, "{api}");
+        }
     }
 }

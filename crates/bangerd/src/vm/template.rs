@@ -68,9 +68,14 @@ impl Templates {
             .prefix(".making-")
             .tempfile_in(&self.directory)
             .map_err(|source| io("make", source))?;
-        file.as_file()
-            .set_len(mib << 20)
-            .map_err(|source| io("size", source))?;
+        // Only what the host's file system can hold, which a limit of our own cannot know.
+        file.as_file().set_len(mib << 20).map_err(|source| {
+            if source.kind() == std::io::ErrorKind::FileTooLarge {
+                HostError::DiskTooLarge { mib }
+            } else {
+                io("size", source)
+            }
+        })?;
         Program::new("mke2fs")
             .env("MKE2FS_CONFIG", "/dev/null")
             .env("MKE2FS_SYNC", "0")
@@ -90,12 +95,13 @@ impl Templates {
             .map_err(|error| HostError::Template {
                 source: Box::new(error),
             })?;
-        let published = file
-            .persist(path)
-            .map_err(|error| io("publish", error.error))?;
-        published
+        // Before it has its name: a host that crashes must not leave half a template under it.
+        file.as_file()
             .sync_all()
-            .map_err(|source| io("write out", source))
+            .map_err(|source| io("write out", source))?;
+        file.persist(path)
+            .map(drop)
+            .map_err(|error| io("publish", error.error))
     }
 
     /// Removes what a killed daemon left half made.
@@ -189,5 +195,18 @@ mod tests {
         );
         templates.sweep().unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_disk_larger_than_any_file_here_is_told_as_such() {
+        let directory = tempfile::tempdir().unwrap();
+        let templates = Templates::new(directory.path().to_owned());
+        // One EiB less than what a file's length can say at all.
+        let mib = (i64::MAX >> 20).cast_unsigned();
+        match templates.get(mib).await {
+            Err(HostError::DiskTooLarge { mib: told }) => assert_eq!(told, mib),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }
