@@ -43,13 +43,8 @@ pub fn what_a_vm_adds(bench: &Bench) -> Result<()> {
     banger.run(&["vm", "delete", "bench-disk"])?;
 
     banger.run(&["daemon", "stop"])?;
+    banger.run(&["daemon", "start"])?;
     let status = banger.json(&["--json", "daemon", "status"])?;
-    let status = if status["pid"].is_number() {
-        status
-    } else {
-        banger.run(&["daemon", "start"])?;
-        banger.json(&["--json", "daemon", "status"])?
-    };
     thread::sleep(Duration::from_secs(3));
     let pid = status["pid"].as_i64().unwrap_or_default();
     report(
