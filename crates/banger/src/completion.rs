@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::client::Client;
 use crate::daemon;
 use crate::environment::{COMPLETION_VARIABLE, Environment};
+use crate::failure::printable;
 
 /// All that a press of Tab may cost.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -108,7 +109,7 @@ fn matching(
     let current = current.to_string_lossy();
     names
         .filter(|(name, _)| name.starts_with(&*current))
-        .map(|(name, help)| CompletionCandidate::new(name).help(Some(help.into())))
+        .map(|(name, help)| CompletionCandidate::new(name).help(Some(printable(help).into())))
         .collect()
 }
 

@@ -95,7 +95,7 @@ struct ErrorReport<'a> {
 pub fn report_error(error: &ApiError, json: bool) {
     if json {
         if let Ok(line) = serde_json::to_string(&ErrorReport { error }) {
-            tell(&(line + "\n"));
+            tell(&(harmless_json(line) + "\n"));
         }
     } else {
         tell(&text(error));
@@ -116,25 +116,54 @@ pub fn text(error: &ApiError) -> String {
     text
 }
 
-/// Writes talk to stderr; a closed stderr is nobody's loss.
+/// Writes talk to stderr, without what a terminal would obey; a closed stderr is nobody's loss.
 pub fn tell(text: &str) {
+    let text: String = text
+        .split_inclusive('\n')
+        .flat_map(|line| match line.strip_suffix('\n') {
+            Some(line) => [printable(line), "\n".to_owned()],
+            None => [printable(line), String::new()],
+        })
+        .collect();
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Text from elsewhere (images, guests, registries) without what a terminal would obey.
 pub fn printable(text: impl Into<String>) -> String {
     let text = text.into();
-    if !text.chars().any(|c| c.is_control() && c != '\t') {
+    if !text.chars().any(|c| is_obeyed(c) && c != '\t') {
         return text;
     }
     text.chars()
         .map(|c| match c {
             '\t' => '\t',
             '\n' | '\r' => ' ',
-            c if c.is_control() => '\u{fffd}',
+            c if is_obeyed(c) => '\u{fffd}',
             c => c,
         })
         .collect()
+}
+
+/// JSON whose strings hold nothing a terminal would obey. The encoder escapes the lower control
+/// characters only, and there are more from 127 to 159.
+pub fn harmless_json(json: String) -> String {
+    if !json.chars().any(|c| is_obeyed(c) && c != '\n') {
+        return json;
+    }
+    json.chars()
+        .map(|c| match c {
+            '\n' => '\n'.to_string(),
+            c if is_obeyed(c) => format!("\\u{:04x}", u32::from(c)),
+            c => c.to_string(),
+        })
+        .collect()
+}
+
+/// Control characters, and those that turn the direction of writing, so that a text reads as
+/// another one.
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -156,6 +185,27 @@ mod tests {
     #[test]
     fn hostile_text_cannot_drive_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc\td"), "a\u{fffd}[2Jb c\td");
+        assert_eq!(
+            printable("\u{9b}2J \u{202e}cod.exe"),
+            "\u{fffd}2J \u{fffd}cod.exe"
+        );
+        assert_eq!(printable("é 漢"), "é 漢");
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_and_drives_no_terminal() {
+        let value = serde_json::json!({"a\u{9b}2J": ["\x1b[2J\n\u{7f}", "é\u{202e}"]});
+        for json in [
+            serde_json::to_string(&value).unwrap(),
+            serde_json::to_string_pretty(&value).unwrap(),
+        ] {
+            let json = harmless_json(json);
+            assert!(!json.chars().any(|c| is_obeyed(c) && c != '\n'), "{json:?}");
+            assert_eq!(
+                serde_json::from_str::<serde_json::Value>(&json).unwrap(),
+                value
+            );
+        }
     }
 
     #[test]

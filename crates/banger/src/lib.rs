@@ -27,6 +27,7 @@ pub mod manual;
 pub mod operate;
 pub mod output;
 pub mod progress;
+pub mod signal;
 pub mod source;
 pub mod terminal;
 

@@ -9,13 +9,14 @@ use banger_protocol::api::operation::{Operation, OperationEvent, OperationResult
 use banger_protocol::api::path;
 use banger_protocol::error::{ApiError, ErrorKind};
 use hyper::Method;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use crate::client::{Client, Events};
 use crate::commands::Context;
 use crate::failure::{Failure, tell};
 use crate::output;
 use crate::progress::Shown;
+use crate::signal::{self, Signal};
 
 /// Follows the operation that `request` starts, to its end.
 ///
@@ -135,7 +136,7 @@ struct Interrupts {
 impl Interrupts {
     fn new() -> Result<Self, Failure> {
         let listen = |kind| {
-            signal(kind).map_err(|error| {
+            signal::listen(kind).map_err(|error| {
                 Failure::new(
                     ErrorKind::Internal,
                     format!("cannot listen for signals: {error}"),
@@ -151,8 +152,8 @@ impl Interrupts {
     /// The number of the signal that came.
     async fn next(&mut self) -> i32 {
         tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            () = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            () = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
+
+use crate::signal::{Signal, listen};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +46,17 @@ pub struct Signals {
 impl Signals {
     pub fn new(terminal: bool) -> io::Result<Self> {
         Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            quit: signal(SignalKind::quit())?,
-            hang_up: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            quit: listen(SignalKind::quit())?,
+            hang_up: listen(SignalKind::hangup())?,
+            user1: listen(SignalKind::user_defined1())?,
+            user2: listen(SignalKind::user_defined2())?,
             window: terminal
                 .then(|| {
                     io::Result::Ok((
-                        signal(SignalKind::window_change())?,
-                        signal(SignalKind::from_raw(libc::SIGCONT))?,
+                        listen(SignalKind::window_change())?,
+                        listen(SignalKind::from_raw(libc::SIGCONT))?,
                     ))
                 })
                 .transpose()?,
@@ -68,12 +70,12 @@ impl Signals {
             None => (None, None),
         };
         tokio::select! {
-            _ = self.interrupt.recv() => Event::Forward(libc::SIGINT),
-            _ = self.terminate.recv() => Event::Forward(libc::SIGTERM),
-            _ = self.quit.recv() => Event::Forward(libc::SIGQUIT),
-            _ = self.user1.recv() => Event::Forward(libc::SIGUSR1),
-            _ = self.user2.recv() => Event::Forward(libc::SIGUSR2),
-            _ = self.hang_up.recv() => Event::HangUp(libc::SIGHUP),
+            () = self.interrupt.recv() => Event::Forward(libc::SIGINT),
+            () = self.terminate.recv() => Event::Forward(libc::SIGTERM),
+            () = self.quit.recv() => Event::Forward(libc::SIGQUIT),
+            () = self.user1.recv() => Event::Forward(libc::SIGUSR1),
+            () = self.user2.recv() => Event::Forward(libc::SIGUSR2),
+            () = self.hang_up.recv() => Event::HangUp(libc::SIGHUP),
             () = received(resized) => Event::Resized,
             () = received(continued) => Event::Continued,
         }
@@ -82,7 +84,7 @@ impl Signals {
 
 async fn received(signal: Option<&mut Signal>) {
     match signal {
-        Some(signal) => drop(signal.recv().await),
+        Some(signal) => signal.recv().await,
         None => std::future::pending().await,
     }
 }

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::failure::{Failure, printable};
+use crate::failure::{Failure, harmless_json, printable};
 
 pub use age::age;
 pub use table::{Align, Table};
@@ -40,7 +40,9 @@ pub fn print_json_line(value: &impl Serialize) -> Result<(), Failure> {
 }
 
 fn encode(result: serde_json::Result<String>) -> Result<String, Failure> {
-    result.map_err(|error| Failure::output(&error.into()))
+    result
+        .map(harmless_json)
+        .map_err(|error| Failure::output(&error.into()))
 }
 
 /// Names and values, one pair per line.

@@ -271,6 +271,53 @@ fn signals_are_passed_on_and_a_closed_terminal_hangs_up() {
     assert_eq!(child.wait().unwrap().signal(), Some(1));
 }
 
+/// `nohup banger …`, and a script's `banger … &`.
+#[test]
+fn signals_that_were_ignored_from_the_start_stay_so() {
+    use std::os::unix::process::CommandExt;
+    let (sender, frames) = mpsc::channel();
+    let fake = running(move |mut process| {
+        process.stdout(b"ready\n");
+        while let Some(frame) = process.next() {
+            if frame == Frame::Signal(15) {
+                return process.exit(ExitStatus::Signal(15));
+            }
+            sender.send(frame).unwrap();
+        }
+    });
+    let mut command = fake.command(&["exec", "web", "x"]);
+    // SAFETY: `signal` is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+            libc::signal(libc::SIGINT, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut ready)
+        .unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+        kill(pid, signal).unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    let seen: Vec<Frame> = frames.try_iter().collect();
+    assert!(
+        !seen.contains(&Frame::Hangup) && !seen.contains(&Frame::Signal(2)),
+        "{seen:?}"
+    );
+}
+
 #[test]
 fn a_reader_that_leaves_ends_what_it_read_from() {
     let (sender, frames) = mpsc::channel();

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::attach::{self, Plan};
 use crate::client::Client;
 use crate::commands::Context;
-use crate::failure::{Failure, Outcome, printable, tell};
+use crate::failure::{Failure, Outcome, harmless_json, printable, tell};
 use crate::terminal;
 
 /// Whether a process gets a terminal and stdin.
@@ -76,7 +76,7 @@ pub fn conclude(context: &Context, vm: &str, status: &ExitStatus) -> Outcome {
             exit: Exit { vm, code, status },
         };
         if let Ok(line) = serde_json::to_string(&report) {
-            tell(&(line + "\n"));
+            tell(&(harmless_json(line) + "\n"));
         }
     } else if let ExitStatus::Failed(failure) = status {
         tell(&format!("banger: {}\n", printable(&failure.message)));

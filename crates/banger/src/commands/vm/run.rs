@@ -13,7 +13,7 @@ use super::spec::{self, Machine};
 use super::{create, process};
 use crate::client::{Client, with_query};
 use crate::commands::Context;
-use crate::failure::{Failure, Outcome, tell};
+use crate::failure::{Failure, Outcome, printable, tell};
 use crate::{completion, duration, output};
 
 /// How long `--rm` waits for the machine to go after its command ended.
@@ -123,7 +123,8 @@ async fn gone(client: &Client, id: &str, name: &str) -> Result<(), Failure> {
         Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
         Err(error) => {
             tell(&format!(
-                "banger: {name} is not gone yet: {error}\nhint: banger vm delete {name}\n"
+                "banger: {name} is not gone yet: {}\nhint: banger vm delete {name}\n",
+                printable(&error.message)
             ));
             Ok(())
         }
