@@ -35,6 +35,9 @@ use crate::store::with_sources;
 /// Longest line of an event.
 const EVENT_LIMIT: usize = 64 * 1024;
 
+/// Longest reason of an agent's refusal that is believed, in bytes.
+const REASON_LIMIT: usize = 1024;
+
 /// Least time between two events that are looked at: a guest cannot keep the daemon busy.
 const EVENT_PACE: Duration = Duration::from_millis(20);
 
@@ -225,7 +228,7 @@ impl Agent {
         let (link, _) = self.link(bound).await?;
         match timeout(bound, messages::ask(&link, request)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(AskError::Agent(refusal))) => Err(GuestError::Refused(refusal)),
+            Ok(Err(AskError::Agent(refusal))) => Err(GuestError::Refused(shortened(refusal))),
             Ok(Err(AskError::Link(error))) => Err(silent(bound, &error)),
             Ok(Err(AskError::Lost(error))) => Err(silent(bound, &error)),
             Ok(Err(error)) => Err(GuestError::Protocol(error)),
@@ -270,6 +273,16 @@ impl Agent {
         let request = OpenRequest::Shutdown(shutdown);
         self.ask_within::<Nothing>(&request, bound).await.map(drop)
     }
+}
+
+/// A guest's reason is stored, logged and listed with its VM, so it does not choose how long it is.
+fn shortened(mut refusal: AgentError) -> AgentError {
+    let mut end = refusal.message.len().min(REASON_LIMIT);
+    while !refusal.message.is_char_boundary(end) {
+        end -= 1;
+    }
+    refusal.message.truncate(end);
+    refusal
 }
 
 fn silent(bound: Duration, error: &dyn std::error::Error) -> GuestError {

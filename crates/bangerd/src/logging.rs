@@ -6,9 +6,10 @@
 mod bounded;
 mod rate;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use banger_protocol::error::{ApiError, ErrorKind};
 use tracing_subscriber::EnvFilter;
@@ -16,6 +17,7 @@ use tracing_subscriber::fmt;
 
 use crate::config::LogLevel;
 use bounded::BoundedFile;
+use rate::{Rate, Verdict};
 
 /// Begins to log.
 ///
@@ -35,11 +37,37 @@ pub fn start(level: LogLevel, file: Option<(&Path, u64)>) -> Result<(), ApiError
             builder.json().with_writer(Mutex::new(file)).init();
         }
         None => builder
-            .with_writer(std::io::stderr)
+            .with_writer(Mutex::new(Rated {
+                rate: Rate::new(Instant::now()),
+                out: std::io::stderr(),
+            }))
             .with_ansi(std::io::stderr().is_terminal())
             .init(),
     }
     Ok(())
+}
+
+/// Lines of text at a bounded rate: what reads stderr may keep all of it.
+struct Rated<W> {
+    rate: Rate,
+    out: W,
+}
+
+impl<W: Write> Write for Rated<W> {
+    /// `line` is one line: the subscriber writes each event at once.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Verdict::Write { dropped } = self.rate.next(Instant::now()) {
+            if dropped > 0 {
+                writeln!(self.out, "{dropped} lines were dropped")?;
+            }
+            self.out.write_all(line)?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Ours at the level, what others write only where it is a warning: HTTP libraries say much.
@@ -58,6 +86,20 @@ fn filter(level: LogLevel) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_does_not_reach_stderr() {
+        let mut rated = Rated {
+            rate: Rate::new(Instant::now()),
+            out: Vec::new(),
+        };
+        for _ in 0..100_000 {
+            rated.write_all(b"a guest\n").unwrap();
+        }
+        let text = String::from_utf8(rated.out).unwrap();
+        // 2000 at once, and as many as a slow host has time for.
+        assert!((2000..50_000).contains(&text.lines().count()));
+    }
 
     #[test]
     fn filters_are_valid() {

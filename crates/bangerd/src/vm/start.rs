@@ -43,6 +43,9 @@ const LAUNCH_BOUND: Duration = Duration::from_secs(60);
 /// Console lines in a boot error.
 const CONSOLE_LINES: usize = 20;
 
+/// Warnings of one boot that are logged.
+const WARNINGS: usize = 32;
+
 /// Times a uid is picked again because another VM took it in between.
 const UID_ATTEMPTS: usize = 16;
 
@@ -194,8 +197,8 @@ impl Recipe {
     }
 
     fn became_ready(&mut self, hello: Hello, report: BootReport, clock: Clock) {
-        for warning in &report.warnings {
-            // Bounded: a line of the agent is at most a megabyte, and this is a guest's text.
+        for warning in report.warnings.iter().take(WARNINGS) {
+            // Bounded: an answer of the agent is at most a megabyte, and this is a guest's text.
             let warning: String = warning.chars().take(200).collect();
             tracing::warn!(vm = %self.name, %warning, "the guest booted with a warning");
         }

@@ -193,6 +193,12 @@ async fn a_guest_that_does_not_boot_is_told_with_its_console() {
     let (_, error) = fails_to_boot(refuses, |_| {}).await;
     assert_eq!(error.kind, ErrorKind::BootFailed);
     assert!(error.message.contains("another digest"), "{error}");
+    let talks = Behaviour {
+        refuses_boot: Some("é".repeat(200_001)),
+        ..Behaviour::default()
+    };
+    let (_, error) = fails_to_boot(talks, |_| {}).await;
+    assert!(error.message.contains("éé") && error.message.len() < 2000);
 
     let soon = |world: &mut World| world.settings.boot_timeout = Duration::from_millis(200);
     let deaf = Behaviour {
