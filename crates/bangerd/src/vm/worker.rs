@@ -413,7 +413,10 @@ impl Worker {
                 biased;
                 outcome = &mut recipe => break outcome,
                 Some(command) = self.commands.recv() => match command {
-                    Command::Start { context, reply } => waiters.add(context, reply),
+                    // One that comes after this start was cut short wants another.
+                    Command::Start { context, reply } if !cancel.is_cancelled() => {
+                        waiters.add(context, reply);
+                    }
                     Command::MainWanted { reply, .. } | Command::MainStarted { reply, .. } => drop(reply),
                     command => {
                         cancel.cancel();

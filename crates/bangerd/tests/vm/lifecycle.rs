@@ -13,6 +13,7 @@ use banger_vmm::Exit;
 use banger_vmm::fake::{Call, Fault};
 use bangerd::operation::{Context, OperationLimits, Operations};
 use bangerd::vm::Vms;
+use bangerd::vm::spec::NewVm;
 
 fn context() -> Context {
     Context::detached()
@@ -666,4 +667,32 @@ fn spec_of(world: &World) -> bangerd::vm::spec::VmSpec {
         ephemeral: false,
         created_at: time::OffsetDateTime::UNIX_EPOCH,
     }
+}
+
+/// Commands count in the order in which they come.
+#[tokio::test]
+async fn a_start_after_a_stop_is_not_cancelled_by_it() {
+    if !have_mke2fs() {
+        return;
+    }
+    let world = World::new();
+    let vms = world.open().await;
+    let new = NewVm {
+        no_start: true,
+        ..world.new_vm("web")
+    };
+    create(&vms, new).await.unwrap();
+    let (first, second) = (Context::detached(), Context::detached());
+    // Each sends its command as soon as it is polled; making the disk takes longer than that.
+    let (started, stopped, again) = tokio::join!(
+        biased;
+        vms.start("web", &first),
+        vms.stop("web", None, &second),
+        vms.start("web", &second),
+    );
+    assert_eq!(started.unwrap_err().kind, ErrorKind::Cancelled);
+    stopped.unwrap();
+    assert_eq!(again.unwrap().state, VmState::Running);
+    vms.delete("web", &first).await.unwrap();
+    world.assert_empty();
 }
