@@ -22,15 +22,19 @@ use banger_protocol::agent::{
     Health, Nothing, OpenRequest, Shutdown, VSOCK_PORT,
 };
 use banger_protocol::error::{ApiError, ErrorKind};
-use banger_protocol::link::{HostOptions, Link, LinkError, LinkStream};
+use banger_protocol::link::{HostOptions, Link, LinkError, LinkStream, MAX_STREAMS};
 use banger_vmm::{Machine, VmmError};
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
 use crate::store::with_sources;
+
+/// Clients joined to processes of one guest. The streams left over are for questions: a guest that
+/// could not be asked would be taken for unresponsive, and killed rather than stopped.
+const MAX_JOINED: usize = MAX_STREAMS - 64;
 
 /// Longest line of an event.
 const EVENT_LIMIT: usize = 64 * 1024;
@@ -96,6 +100,12 @@ pub enum GuestError {
     Gone,
     #[error("the guest's agent refused: {0}")]
     Refused(AgentError),
+    #[error("{most} clients are joined to processes of this guest already")]
+    TooMany { most: usize },
+    #[error(
+        "the process has arguments and variables of {length} bytes, and the guest takes {most}"
+    )]
+    TooLong { length: usize, most: u32 },
     #[error("the guest's agent broke the protocol")]
     Protocol(#[source] AskError),
 }
@@ -107,6 +117,11 @@ impl From<GuestError> for ApiError {
             GuestError::Silent { .. } => ApiError::new(ErrorKind::GuestUnreachable, text)
                 .hint("see what the guest is doing with banger vm logs --console"),
             GuestError::Gone => ApiError::new(ErrorKind::WrongState, text),
+            GuestError::TooMany { .. } => {
+                ApiError::new(ErrorKind::TooLarge, text).hint("let one of them end")
+            }
+            GuestError::TooLong { .. } => ApiError::new(ErrorKind::TooLarge, text)
+                .hint("write it to a file in the guest, and pass the file's name"),
             GuestError::Protocol(_) => ApiError::new(ErrorKind::GuestUnreachable, text),
             GuestError::Refused(refusal) => {
                 let kind = match refusal.kind {
@@ -131,6 +146,7 @@ impl From<GuestError> for ApiError {
 pub struct Agent {
     connection: watch::Receiver<Connection>,
     settings: AgentSettings,
+    places: Arc<Semaphore>,
 }
 
 /// Keeps the link up until it is dropped.
@@ -160,6 +176,7 @@ impl Agent {
         let agent = Agent {
             connection: receiver,
             settings,
+            places: Arc::new(Semaphore::new(MAX_JOINED)),
         };
         let tasks = [
             tokio::spawn(keep_link(machine, fresh, sender, notices.clone())),
@@ -189,6 +206,15 @@ impl Agent {
                 Err(_) => return Err(GuestError::Silent { bound, reason }),
             }
         }
+    }
+
+    /// A place for one client that is joined to a process, until it is dropped.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub fn place(&self) -> Result<OwnedSemaphorePermit, GuestError> {
+        let place = self.places.clone().try_acquire_owned();
+        place.map_err(|_| GuestError::TooMany { most: MAX_JOINED })
     }
 
     /// Waits for a hello, within `bound`.
@@ -229,6 +255,12 @@ impl Agent {
         match timeout(bound, messages::ask(&link, request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(AskError::Agent(refusal))) => Err(GuestError::Refused(shortened(refusal))),
+            Ok(Err(AskError::Link(LinkError::TooManyStreams))) => {
+                Err(GuestError::TooMany { most: MAX_JOINED })
+            }
+            Ok(Err(AskError::Link(LinkError::RequestTooLong { length, most }))) => {
+                Err(GuestError::TooLong { length, most })
+            }
             Ok(Err(AskError::Link(error))) => Err(silent(bound, &error)),
             Ok(Err(AskError::Lost(error))) => Err(silent(bound, &error)),
             Ok(Err(error)) => Err(GuestError::Protocol(error)),

@@ -23,7 +23,7 @@ use banger_protocol::exec::Frame;
 use banger_protocol::link::{FrameBuf, LinkStream, StreamReader, StreamWriter, is_link_lost};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
@@ -56,6 +56,7 @@ pub struct GuestExec {
     /// This client started it, so its hang-up ends it.
     pub(crate) owned: bool,
     pub(crate) terminal: bool,
+    pub(crate) _place: OwnedSemaphorePermit,
     /// Counts a client of `main` until it has gone.
     pub(crate) _guard: Option<JoinGuard>,
 }

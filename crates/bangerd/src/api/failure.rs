@@ -121,6 +121,10 @@ pub enum Guest {
     /// A bounded wait ran out.
     #[response(status = 408)]
     Timeout(ApiError),
+    /// The request is larger than 1 MiB or than the guest takes, or as many clients are joined to its
+    /// processes as may be.
+    #[response(status = 413)]
+    TooLarge(ApiError),
     /// The guest or its agent cannot do it.
     #[response(status = 422)]
     Unsupported(ApiError),

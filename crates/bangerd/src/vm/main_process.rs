@@ -4,6 +4,9 @@
 //! that is given is exactly what runs: unlike `docker run` the image's entrypoint is not put before
 //! it, since the command names a program of the machine and not an argument of the image's.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use banger_protocol::agent::{ProcessSpec, Terminal};
 use banger_protocol::api::exec::ExecRequest;
 use banger_protocol::api::image::ImageConfig;
@@ -109,15 +112,18 @@ pub fn requested_process(spec: &VmSpec, request: ExecRequest) -> ProcessSpec {
 /// Later values replace earlier ones in their place. What has no name is left out.
 fn merge_env(variables: impl Iterator<Item = ByteString>) -> Vec<ByteString> {
     let mut merged: Vec<ByteString> = Vec::new();
+    // An image, and a client, may have as many as they like.
+    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
     for variable in variables {
         let Some(end) = variable.0.iter().position(|byte| *byte == b'=') else {
             continue;
         };
-        // With the sign, so that no name is taken for the beginning of another.
-        let name = &variable.0[..=end];
-        match merged.iter_mut().find(|known| known.0.starts_with(name)) {
-            Some(known) => *known = variable,
-            None => merged.push(variable),
+        match places.entry(variable.0[..end].to_vec()) {
+            Entry::Occupied(place) => merged[*place.get()] = variable,
+            Entry::Vacant(place) => {
+                place.insert(merged.len());
+                merged.push(variable);
+            }
         }
     }
     merged
@@ -130,6 +136,17 @@ mod tests {
 
     fn words(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Takes many minutes where each is compared with all before it.
+    #[test]
+    fn many_variables_are_merged_at_once() {
+        let variable = |number: u32, value: &str| ByteString(format!("V{number}={value}").into());
+        let many = 300_000;
+        let first = (0..many).map(|number| variable(number, "a"));
+        let merged = merge_env(first.chain([variable(7, "b"), variable(many, "c")]));
+        assert_eq!(merged.len(), many as usize + 1);
+        assert_eq!(merged[7], variable(7, "b"));
     }
 
     #[test]

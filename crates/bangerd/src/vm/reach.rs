@@ -9,7 +9,7 @@ use banger_protocol::api::vm::{InitChoice, LogQuery, VmHealth};
 use banger_protocol::error::{ApiError, ErrorKind};
 use bytes::Bytes;
 use futures_util::Stream;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::spec::check_process;
 use super::state::State;
@@ -88,6 +88,7 @@ impl Vms {
         stream: banger_protocol::link::LinkStream,
         rejoin: Rejoin,
         terminal: bool,
+        place: OwnedSemaphorePermit,
     ) -> GuestExec {
         let generation = entry
             .view
@@ -105,6 +106,7 @@ impl Vms {
             // `main` is the VM's, an exec its client's.
             owned: !main,
             terminal,
+            _place: place,
             _guard: main.then(|| JoinGuard::new(entry.joined.clone())),
         }
     }
@@ -119,10 +121,12 @@ impl Vms {
         let agent = self.agent_of(&entry)?;
         let terminal = request.terminal.is_some();
         let process = main_process::requested_process(&entry.spec, request);
+        let place = agent.place()?;
         let (started, stream) = agent
             .ask::<ExecStarted>(&OpenRequest::Exec(process))
             .await?;
-        Ok(self.guest_exec(&entry, agent, stream, Rejoin::Exec(started.exec), terminal))
+        let rejoin = Rejoin::Exec(started.exec);
+        Ok(self.guest_exec(&entry, agent, stream, rejoin, terminal, place))
     }
 
     /// The processes of exec that the agent knows.
@@ -143,12 +147,13 @@ impl Vms {
     pub async fn exec_attach(&self, vm: &str, exec: u64) -> Result<GuestExec, ApiError> {
         let entry = self.find(vm)?;
         let agent = self.agent_of(&entry)?;
+        let place = agent.place()?;
         let (_, stream) = agent
             .ask::<ExecStarted>(&OpenRequest::ExecAttach { exec })
             .await?;
         // Whether it has a terminal is not known; not telling the end of stdin twice is the
         // lesser harm.
-        Ok(self.guest_exec(&entry, agent, stream, Rejoin::Exec(exec), true))
+        Ok(self.guest_exec(&entry, agent, stream, Rejoin::Exec(exec), true, place))
     }
 
     /// Starts the VM's `main`, or joins it where it runs.
@@ -159,6 +164,7 @@ impl Vms {
         let entry = self.find(vm)?;
         check_request(&request)?;
         let agent = self.agent_of(&entry)?;
+        let place = agent.place()?;
         let terminal = request.terminal.is_some();
         let init = entry
             .view
@@ -207,7 +213,7 @@ impl Vms {
             }
             Err(error) => return Err(error.into()),
         };
-        let joined = self.guest_exec(&entry, agent, stream, Rejoin::Main, terminal);
+        let joined = self.guest_exec(&entry, agent, stream, Rejoin::Main, terminal, place);
         drop(guard);
         Ok(joined)
     }

@@ -446,3 +446,30 @@ async fn an_ephemeral_vm_waits_for_whoever_reads_its_output() {
     wait_for(&vms, "web", WaitFor::Deleted).await;
     world.assert_empty();
 }
+
+/// Joined clients, however many, leave the guest able to be asked.
+#[tokio::test]
+async fn execs_leave_room_for_questions() {
+    if !have_mke2fs() {
+        return;
+    }
+    let world = World::new();
+    let vms = world.open().await;
+    create(&vms, world.new_vm("web")).await.unwrap();
+    let mut joined = Vec::new();
+    let error = loop {
+        match vms.exec("web", request(&["sleep"])).await {
+            Ok(exec) => joined.push(exec),
+            Err(error) => break error,
+        }
+        assert!(joined.len() < 1000);
+    };
+    assert_eq!(error.kind, ErrorKind::TooLarge, "{error}");
+    assert!(joined.len() >= 256, "{}", joined.len());
+    assert!(vms.health("web").await.unwrap().healthy);
+    joined.pop();
+    joined.push(vms.exec("web", request(&["sleep"])).await.unwrap());
+    let stopped = vms.stop("web", None, &Context::detached()).await.unwrap();
+    assert_eq!((stopped.state, stopped.note), (VmState::Stopped, None));
+    vms.delete("web", &Context::detached()).await.unwrap();
+}
