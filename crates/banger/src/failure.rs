@@ -6,7 +6,8 @@
 //!            126 and 127 where it could not be executed or was not found, as in a shell
 //! 2          the command line cannot be understood
 //! 100..=125  banger's own failure, one number per kind (`banger_protocol::error::ErrorKind`)
-//! 130, 143   ended by Ctrl-C or SIGTERM: 128 + n, and the shell sees a death by that signal
+//! 129, 130,  ended by a closed terminal, Ctrl-C or SIGTERM: 128 + n, and the shell sees a death
+//! 143        by that signal
 //! 141        whoever read the output went away (`banger vm list | head -0`)
 //! ```
 //!

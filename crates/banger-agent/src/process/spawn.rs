@@ -132,7 +132,9 @@ fn c_string(bytes: &[u8], what: &str) -> Result<CString, StartFailure> {
         let message = format!("{what} {why}");
         StartFailure::new(StartFailureKind::BadArguments, message)
     };
-    if bytes.len() >= MAX_STRING_PAGES * rustix::param::page_size() {
+    // SAFETY: no memory is involved.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    if bytes.len() >= MAX_STRING_PAGES * page {
         return Err(bad("is too long"));
     }
     CString::new(bytes).map_err(|_| bad("contains a zero byte"))
