@@ -59,17 +59,20 @@ pub fn parse_mib(text: &str) -> Result<u64, SizeError> {
 /// A size for a table: the largest unit that leaves at least one whole, one decimal below ten.
 pub fn format(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut unit = 0;
-    let mut value = bytes as f64;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
+    // 1024 is 2 to the 10th.
+    let unit = (bytes.checked_ilog2().unwrap_or(0) / 10).min(UNITS.len() as u32 - 1);
+    let tenths = rounded(10 * u128::from(bytes), 10 * unit);
+    let name = UNITS[unit as usize];
+    match (tenths / 10, tenths % 10) {
+        (0..10, decimal @ 1..) => format!("{}.{decimal} {name}", tenths / 10),
+        (0..10, 0) => format!("{} {name}", tenths / 10),
+        _ => format!("{} {name}", rounded(u128::from(bytes), 10 * unit)),
     }
-    if unit == 0 || value >= 10.0 || value.fract() < 0.05 {
-        format!("{value:.0} {}", UNITS[unit])
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
+}
+
+/// `value` divided by 2 to the `shift`th, to the nearest whole, halves up.
+fn rounded(value: u128, shift: u32) -> u128 {
+    (value + ((1 << shift) >> 1)) >> shift
 }
 
 #[cfg(test)]
