@@ -195,7 +195,7 @@ fn raw_initramfs(kernel: &Path) -> Result<PathBuf> {
         script += &format!("insmod /{name}\n");
     }
     script += &format!(
-        "exec 3<>/dev/vport*p1\nread x <&3\nprintf r >&3\ndd if=/dev/zero bs=32k count={blocks} >&3 2>/dev/null\ndd bs=32k count={blocks} iflag=fullblock of=/dev/null <&3 2>/dev/null\nprintf d >&3\nsleep 1000\n",
+        "until set -- /dev/vport*p1 && [ -c \"$1\" ]; do usleep 1000; done\nexec 3<>\"$1\"\nread x <&3\nprintf r >&3\ndd if=/dev/zero bs=32k count={blocks} >&3 2>/dev/null\ndd bs=32k count={blocks} iflag=fullblock of=/dev/null <&3 2>/dev/null\nprintf d >&3\nsleep 1000\n",
         blocks = MIB * 32
     );
     let init = tree.join("init");
