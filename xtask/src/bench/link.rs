@@ -181,7 +181,7 @@ fn raw_initramfs(kernel: &Path) -> Result<PathBuf> {
     let manifest: Value =
         serde_json::from_slice(&manifest).map_err(|error| format!("manifest: {error}"))?;
     let mut script =
-        "#!/bin/busybox sh\nexport PATH=/bin\nbusybox --install /bin\nmount -t devtmpfs dev /dev\n"
+        "#!/bin/busybox sh\nexport PATH=/bin\n/bin/busybox --install -s /bin\nmount -t devtmpfs dev /dev\n"
             .to_owned();
     for (number, module) in manifest["boot_modules"]
         .as_array()
