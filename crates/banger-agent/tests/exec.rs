@@ -465,6 +465,31 @@ async fn a_terminal_takes_the_keys() {
     assert_eq!(client.exit().await, ExitStatus::Signal(2));
 }
 
+/// As a pipe's: whoever reads on reads it again.
+#[tokio::test]
+async fn the_end_of_stdin_stays_the_end_on_a_terminal() {
+    let host = booted().await;
+    for script in [
+        "cat; cat; echo over",
+        // What is typed ahead is lost, as readline does it when a shell starts.
+        "sleep 0.1; stty -icanon; dd bs=1 count=1 of=/dev/null 2>&1; stty icanon; cat; echo over",
+    ] {
+        let spec = ProcessSpec {
+            terminal: Some(Terminal {
+                rows: 24,
+                columns: 80,
+                term: None,
+            }),
+            stdin: true,
+            ..shell(script)
+        };
+        let mut client = Client::exec(&host, spec).await;
+        client.send(Frame::StdinEof).await;
+        assert_eq!(client.exit().await, ExitStatus::Code(0));
+        assert!(client.text().ends_with("over\r\n"), "{:?}", client.text());
+    }
+}
+
 #[tokio::test]
 async fn a_hang_up_ends_what_was_run() {
     let host = booted().await;

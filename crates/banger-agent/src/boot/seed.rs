@@ -4,14 +4,18 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{
-    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, lchown, symlink,
+    DirBuilderExt as _, FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
+    lchown, symlink,
 };
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, SeekFrom, Timespec, Timestamps, XattrFlags};
 
 /// Deeper trees are refused rather than let overflow the stack.
 const MAX_DEPTH: usize = 128;
+
+/// The unit in which zeros are looked for.
+const PAGE: usize = 4096;
 
 /// Copies the directory `from` to `to`, which is not there yet: contents, hard links within,
 /// owners, modes, times and extended attributes.
@@ -41,13 +45,13 @@ impl Copier {
         }
         let kind = metadata.file_type();
         if kind.is_file() {
-            let mut source = File::open(from)?;
-            let mut target = File::options()
+            let source = File::open(from)?;
+            let target = File::options()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
                 .open(to)?;
-            io::copy(&mut source, &mut target)?;
+            copy_data(&source, &target, metadata.len())?;
         } else if kind.is_symlink() {
             symlink(std::fs::read_link(from)?, to)?;
         } else {
@@ -82,6 +86,35 @@ impl Copier {
         }
         attributes(from, to, metadata)
     }
+}
+
+/// Holes stay holes, and so does what reads as zeros: EROFS does not tell where its holes are.
+fn copy_data(source: &File, target: &File, length: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * PAGE];
+    let mut at = 0;
+    while at < length {
+        at = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // Nothing but a hole to the end.
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let hole = rustix::fs::seek(source, SeekFrom::Hole(at))?;
+        while at < hole {
+            let count = source.read_at(&mut buffer, at)?;
+            if count == 0 {
+                // It shrank.
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            for page in buffer[..count].chunks(PAGE) {
+                if page.iter().any(|byte| *byte != 0) {
+                    target.write_all_at(page, at)?;
+                }
+                at += page.len() as u64;
+            }
+        }
+    }
+    target.set_len(length)
 }
 
 /// Owner first, since changing it takes setuid bits and capabilities away.
@@ -129,6 +162,45 @@ fn copy_xattrs(from: &Path, to: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn holes_stay_holes() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        let image = File::create(from.join("image")).unwrap();
+        image.set_len(1 << 40).unwrap();
+        for (at, text) in [(0, "begin"), (1 << 30, "middle"), ((1 << 40) - 3, "end")] {
+            image.write_all_at(text.as_bytes(), at).unwrap();
+        }
+        std::fs::write(from.join("zeros"), vec![0; 3 << 20]).unwrap();
+        File::create(from.join("hole"))
+            .unwrap()
+            .set_len(1 << 30)
+            .unwrap();
+        std::fs::write(from.join("empty"), "").unwrap();
+
+        copy_tree(&from, &to).unwrap();
+
+        let copy = File::open(to.join("image")).unwrap();
+        let mut text = [0; 6];
+        copy.read_exact_at(&mut text, 1 << 30).unwrap();
+        assert_eq!(&text, b"middle");
+        copy.read_exact_at(&mut text[..5], 0).unwrap();
+        assert_eq!(&text[..5], b"begin");
+        copy.read_exact_at(&mut text[..3], (1 << 40) - 3).unwrap();
+        assert_eq!(&text[..3], b"end");
+        for (name, length) in [
+            ("image", 1 << 40),
+            ("hole", 1 << 30),
+            ("zeros", 3 << 20),
+            ("empty", 0),
+        ] {
+            let metadata = std::fs::metadata(to.join(name)).unwrap();
+            assert_eq!(metadata.len(), length, "{name}");
+            assert!(metadata.blocks() < 2048, "{name}: {}", metadata.blocks());
+        }
+    }
 
     #[test]
     fn everything_of_a_tree_is_copied() {

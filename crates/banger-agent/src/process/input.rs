@@ -3,11 +3,15 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::unix::AsyncFd;
 
 use super::{Process, pty};
+
+/// Between two ends of stdin typed into a terminal: at first, and at most.
+const END_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
 /// What comes next for stdin.
 enum Next {
@@ -60,17 +64,35 @@ pub(super) async fn run_terminal(process: Arc<Process>) {
         return;
     };
     loop {
-        let (bytes, length) = match next(&process).await {
+        match next(&process).await {
             Next::Bytes(bytes) => {
                 let length = bytes.len();
-                (bytes, length)
+                // A terminal without a reader takes nothing; its process is about to end.
+                let _ = write(&process, fd, bytes).await;
+                process.state().stdin_consumed(length);
             }
-            Next::Eof => (Bytes::from_static(&[pty::END_OF_FILE]), 0),
+            Next::Eof => return end_terminal(&process, fd).await,
             Next::Over => return,
-        };
-        // A terminal without a reader takes nothing; its process is about to end.
-        let _ = write(&process, fd, bytes).await;
-        process.state().stdin_consumed(length);
+        }
+    }
+}
+
+/// Types the end of stdin until the process has ended. Once is not enough: it ends one read, a
+/// shell that changes the terminal's mode meanwhile (as readline does at its start) reads a NUL
+/// instead, and what was left by one process is to be read by the next.
+async fn end_terminal(process: &Process, fd: &AsyncFd<OwnedFd>) {
+    let mut pause = END_PAUSE.0;
+    while process.state().exited.is_none() {
+        let end = Bytes::from_static(&[pty::END_OF_FILE]);
+        let _ = write(process, fd, end).await;
+        let again = tokio::time::Instant::now() + pause;
+        while process.state().exited.is_none() {
+            tokio::select! {
+                () = tokio::time::sleep_until(again) => break,
+                () = process.stdin_ready.notified() => {}
+            }
+        }
+        pause = (pause * 2).min(END_PAUSE.1);
     }
 }
 
