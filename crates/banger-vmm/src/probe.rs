@@ -136,6 +136,51 @@ pub fn choose(wish: Wish, device: &KvmDevice, verdict: Option<&Outcome>) -> Deci
     }
 }
 
+/// What is known, as doctor tells it.
+fn judge(wish: Wish, device: &KvmDevice, verdict: Option<&Outcome>) -> Check {
+    const NAME: &str = "accelerator";
+    const TRANSLATED: &str = "VMs run translated: with all features, and 10 to 50 times slower";
+    let auto = choose(Wish::Auto, device, verdict);
+    match (wish, auto) {
+        (Wish::Auto, Decision::Probe) => Check::pass(
+            NAME,
+            "/dev/kvm answers; the first VM shows whether a kernel boots on it",
+        ),
+        (Wish::Auto, Decision::Rung(rung)) if rung.accelerator == Accelerator::Kvm => {
+            Check::pass(NAME, format!("VMs run on KVM: {}", rung.reason))
+        }
+        (Wish::Auto, Decision::Rung(rung)) => Check::problem(
+            NAME,
+            Status::Warn,
+            rung.reason,
+            TRANSLATED,
+            rung.remedy.unwrap_or_default(),
+        ),
+        (Wish::Only(Accelerator::Kvm), Decision::Rung(rung))
+            if rung.accelerator == Accelerator::Tcg =>
+        {
+            Check::problem(
+                NAME,
+                Status::Fail,
+                format!("the configuration says KVM, and {}", rung.reason),
+                "no VM will start",
+                rung.remedy.unwrap_or_default() + "; or set accelerator = \"auto\"",
+            )
+        }
+        (Wish::Only(Accelerator::Kvm), _) => Check::pass(
+            NAME,
+            "VMs run on KVM: the configuration says so, and /dev/kvm answers",
+        ),
+        (Wish::Only(Accelerator::Tcg), _) => {
+            let mut check = Check::pass(NAME, format!("{TRANSLATED}; the configuration says so"));
+            check.details.push(
+                "accelerator = \"auto\" uses KVM where a kernel really boots on it".to_owned(),
+            );
+            check
+        }
+    }
+}
+
 /// A kernel to ask about.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -213,24 +258,7 @@ impl Prober {
 
     /// What doctor says, without booting anything.
     pub fn check(&self, wish: Wish) -> Check {
-        const NAME: &str = "accelerator";
-        let latest = self.verdicts().latest();
-        match choose(wish, &(self.device)(), latest.as_ref()) {
-            Decision::Probe => Check::pass(
-                NAME,
-                "/dev/kvm answers; the first VM shows whether a kernel boots on it",
-            ),
-            Decision::Rung(rung) if rung.accelerator == Accelerator::Kvm || wish != Wish::Auto => {
-                Check::pass(NAME, rung.reason)
-            }
-            Decision::Rung(rung) => Check::problem(
-                NAME,
-                Status::Warn,
-                rung.reason,
-                "VMs run translated: with all features, and 10 to 50 times slower",
-                rung.remedy.unwrap_or_default(),
-            ),
-        }
+        judge(wish, &(self.device)(), self.verdicts().latest().as_ref())
     }
 
     fn verdicts(&self) -> Verdicts {

@@ -155,6 +155,77 @@ async fn a_device_that_lies_ends_in_tcg_after_a_longer_second_try() {
     assert_eq!(prober.check(Wish::Auto).status, Status::Warn);
 }
 
+#[test]
+fn doctor_names_where_machines_run_and_what_would_be_better() {
+    let boots = Outcome::Boots { ms: 900 };
+    let hangs = Outcome::Hangs { after_ms: 5000 };
+    let (kvm, tcg) = (Wish::Only(Accelerator::Kvm), Wish::Only(Accelerator::Tcg));
+    for (wish, device, verdict, status, words) in [
+        (
+            Wish::Auto,
+            KvmDevice::Usable,
+            None,
+            Status::Pass,
+            "the first VM shows",
+        ),
+        (
+            Wish::Auto,
+            KvmDevice::Usable,
+            Some(&boots),
+            Status::Pass,
+            "on KVM: a probe booted",
+        ),
+        (
+            Wish::Auto,
+            KvmDevice::Usable,
+            Some(&hangs),
+            Status::Warn,
+            "did not boot on it",
+        ),
+        (
+            Wish::Auto,
+            KvmDevice::Absent,
+            None,
+            Status::Warn,
+            "no /dev/kvm",
+        ),
+        (
+            kvm,
+            KvmDevice::Usable,
+            None,
+            Status::Pass,
+            "on KVM: the configuration says so",
+        ),
+        (
+            kvm,
+            KvmDevice::Usable,
+            Some(&hangs),
+            Status::Fail,
+            "says KVM, and /dev/kvm answers, but",
+        ),
+        (
+            kvm,
+            KvmDevice::Forbidden,
+            None,
+            Status::Fail,
+            "may not open /dev/kvm",
+        ),
+        (
+            tcg,
+            KvmDevice::Usable,
+            Some(&boots),
+            Status::Pass,
+            "translated",
+        ),
+    ] {
+        let check = judge(wish, &device, verdict);
+        let said = check.details.join("\n");
+        assert_eq!(check.status, status, "{said}");
+        assert!(said.contains(words), "{said}");
+        assert_eq!(check.details.len() == 3, status != Status::Pass, "{said}");
+    }
+}
+
 #[tokio::test]
 async fn a_machine_that_cannot_start_ends_in_tcg() {
     let place = Place::new();
