@@ -103,7 +103,8 @@ keys! {
     /// block of 65,536, chosen by its directory, so that two daemons on a host share none.
     vm_uids: UidRange = UidRange { first: 1_900_000_000, last: 1_999_999_999 };
 
-    /// How long a VM has from the start of its VMM to its agent being ready.
+    /// How long a VM has from the start of its VMM to its agent being ready, and a VMM to answer a
+    /// `bangerd` that comes back.
     boot_timeout: Duration = Duration::from_secs(180);
     /// How long a guest has to switch itself off before its VMM is killed.
     stop_timeout: Duration = Duration::from_secs(30);

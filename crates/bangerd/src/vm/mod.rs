@@ -274,11 +274,21 @@ impl Vms {
         let no_start = new.no_start;
         let mut row = self.insert(new)?;
         if let Err(error) = self.hold_directory(&mut row, &directory, began).await {
-            // Nothing may remain of what was never there; what does, recovery finds.
+            // Nothing may remain of what was never there; what does is listed, to be deleted.
             let store = &self.deps.store;
             let undone = resources::release(store, &*self.deps.host, &row.id, Scope::All).await;
-            if undone.is_ok() {
-                store.remove_vm(&row.id)?;
+            let undone = undone.and_then(|()| Ok(store.remove_vm(&row.id)?));
+            if let Err(left) = undone {
+                tracing::warn!(vm = %row.name, error = %left, "a VM that was half created is not all gone");
+                let delete = format!("banger vm delete {}", row.name);
+                row.observed.failure = Some(error.clone().hint(delete));
+                row.state = State::Failed;
+                // Where this is not stored either, recovery forgets it.
+                let _ = store.update_vm(&row.id, row.state, 1, &row.observed);
+                row.transition = 1;
+                let (worker, entry) = self.worker_of(row);
+                self.deps.registry.insert(entry);
+                self.spawn(worker.serve());
             }
             return Err(error);
         }

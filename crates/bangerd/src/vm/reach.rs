@@ -26,7 +26,7 @@ impl Vms {
             Err(ApiError::new(kind, format!("VM {} {why}", entry.name)).hint(hint))
         };
         match (&view.agent, view.state) {
-            (Some(_), State::Unresponsive) => refuse(
+            (_, State::Unresponsive) => refuse(
                 ErrorKind::GuestUnreachable,
                 "does not answer".to_owned(),
                 format!("banger vm logs --console {}", entry.name),

@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_protocol::error::{ApiError, ErrorKind};
-use banger_vmm::{Machine, MachineRecord};
+use banger_vmm::{Machine, MachineRecord, VmmError};
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::resources::{self, Resource, Scope};
@@ -33,8 +34,13 @@ use crate::store::with_sources;
 /// unresponsive after that, until it answers.
 const HELLO_BOUND: Duration = Duration::from_secs(2);
 
-/// How long asking a driver about one machine may take.
-const ADOPT_BOUND: Duration = Duration::from_secs(10);
+/// How long a driver may take to ask one machine, before it asks again.
+const ADOPT_BOUND: Duration = Duration::from_secs(2);
+
+/// How long all of them together hold up the daemon's start.
+const START_BOUND: Duration = Duration::from_secs(5);
+
+const VMM_SILENT: &str = "its VMM lives, and does not answer bangerd";
 
 pub(super) async fn recover(vms: &Vms) -> Result<(), ApiError> {
     let deps = &vms.deps;
@@ -49,7 +55,9 @@ pub(super) async fn recover(vms: &Vms) -> Result<(), ApiError> {
         vms.spawn(take_over(worker, done));
         recovered.push(wait);
     }
-    join_all(recovered).await;
+    if timeout(START_BOUND, join_all(recovered)).await.is_err() {
+        warn!("some VMs are not taken over yet");
+    }
     sweep(deps).await
 }
 
@@ -90,7 +98,7 @@ impl Worker {
     async fn take_over(&mut self) -> Flow {
         match self.state {
             State::Running | State::Unresponsive | State::Stopping => {
-                match self.find_machine().await {
+                match self.wait_for_machine().await {
                     Ok(Some(machine)) => self.adopt_running(machine).await,
                     Ok(None) => return self.ended_unseen().await,
                     Err(error) => {
@@ -144,7 +152,29 @@ impl Worker {
         Flow::Stay
     }
 
-    async fn find_machine(&self) -> Result<Option<Arc<dyn Machine>>, banger_vmm::VmmError> {
+    /// A VMM that says nothing is waited for as long as a boot is: on a busy host it may need to
+    /// be, and what is killed then is somebody's machine.
+    async fn wait_for_machine(&mut self) -> Result<Option<Arc<dyn Machine>>, VmmError> {
+        let deadline = Instant::now() + self.deps.settings.boot_timeout;
+        loop {
+            match self.find_machine().await {
+                Err(VmmError::Timeout { .. }) if Instant::now() < deadline => {
+                    if self.observed.note.as_deref() != Some(VMM_SILENT) {
+                        warn!(vm = %self.name, "{VMM_SILENT}");
+                        self.observed.note = Some(VMM_SILENT.to_owned());
+                        self.persist();
+                        self.happened(Event::Silent);
+                    }
+                }
+                found => {
+                    self.observed.note.take_if(|note| note == VMM_SILENT);
+                    return found;
+                }
+            }
+        }
+    }
+
+    async fn find_machine(&self) -> Result<Option<Arc<dyn Machine>>, VmmError> {
         let Some(record) = self.observed.machine.clone() else {
             return Ok(None);
         };
@@ -226,15 +256,13 @@ impl Worker {
     }
 }
 
-async fn adopt(
-    deps: &VmDeps,
-    record: MachineRecord,
-) -> Result<Option<Arc<dyn Machine>>, banger_vmm::VmmError> {
-    match tokio::time::timeout(ADOPT_BOUND, deps.vmm.adopt(record)).await {
+async fn adopt(deps: &VmDeps, record: MachineRecord) -> Result<Option<Arc<dyn Machine>>, VmmError> {
+    let bound = ADOPT_BOUND.min(deps.settings.agent.answer);
+    match timeout(bound, deps.vmm.adopt(record)).await {
         Ok(adopted) => adopted,
-        Err(_) => Err(banger_vmm::VmmError::Timeout {
+        Err(_) => Err(VmmError::Timeout {
             what: "taking over a machine",
-            after: ADOPT_BOUND,
+            after: bound,
         }),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::vm_support::host::Trouble;
 use crate::vm_support::{World, create, have_mke2fs, names, until_state};
+use banger_protocol::api::exec::ExecRequest;
 use banger_protocol::api::vm::VmState;
 use banger_protocol::error::{ApiError, ErrorKind};
 use banger_vmm::fake::{Call, Fault};
@@ -94,6 +95,23 @@ async fn creating_fails_at_every_step() {
             world.assert_empty();
         }
     }
+}
+
+#[tokio::test]
+async fn what_can_be_neither_created_nor_undone_is_listed() {
+    let world = World::new();
+    let vms = world.open().await;
+    world.host.set_from(0, Trouble::FailsAfter);
+    let error = create(&vms, world.new_vm("web")).await.unwrap_err();
+    assert!(error.message.contains("trouble at step 0"), "{error}");
+    let vm = vms.show("web").await.unwrap();
+    assert_eq!(vm.state, VmState::Failed);
+    let hint = vm.failure.unwrap().hint;
+    assert_eq!(hint.as_deref(), Some("banger vm delete web"));
+    vms.delete("web", &context()).await.unwrap_err();
+    world.host.set(None);
+    vms.delete("web", &context()).await.unwrap();
+    world.assert_empty();
 }
 
 #[tokio::test]
@@ -293,6 +311,55 @@ async fn a_daemon_dies_while_its_vmm_is_launched_or_its_guest_boots() {
         vms.delete("web", &context()).await.unwrap();
         world.assert_empty();
     }
+}
+
+/// A busy host, or a debugger, may hold a VMM up when a daemon starts: no reason to kill it.
+#[tokio::test]
+async fn a_vmm_that_is_silent_when_a_daemon_comes_is_waited_for() {
+    if !have_mke2fs() {
+        return;
+    }
+    let mut world = World::new();
+    world.settings.agent.answer = std::time::Duration::from_millis(50);
+    let vms = world.open().await;
+    create(&vms, world.new_vm("web")).await.unwrap();
+    let machines = world.vmm.running();
+    drop(vms);
+    world.vmm.set_fault(Call::Adopt, Some(Fault::Stall));
+    let vms = world.open().await;
+    let vm = vms.show("web").await.unwrap();
+    assert_eq!(vm.state, VmState::Unresponsive);
+    assert!(vm.note.unwrap().contains("does not answer"));
+    let refused = vms.exec("web", ExecRequest::default()).await.err().unwrap();
+    assert_eq!(refused.kind, ErrorKind::GuestUnreachable);
+    world.vmm.set_fault(Call::Adopt, None);
+    until_state(&vms, "web", VmState::Running).await;
+    assert_eq!(vms.show("web").await.unwrap().note, None);
+    assert_eq!(world.vmm.running(), machines);
+    vms.delete("web", &context()).await.unwrap();
+    world.assert_empty();
+}
+
+/// One that stays silent ends as a machine that failed, and nothing of it remains.
+#[tokio::test]
+async fn a_vmm_that_stays_silent_is_given_up() {
+    if !have_mke2fs() {
+        return;
+    }
+    let mut world = World::new();
+    world.settings.agent.answer = std::time::Duration::from_millis(20);
+    let vms = world.open().await;
+    create(&vms, world.new_vm("web")).await.unwrap();
+    drop(vms);
+    world.settings.boot_timeout = std::time::Duration::from_millis(100);
+    world.vmm.set_fault(Call::Adopt, Some(Fault::Stall));
+    let vms = world.open().await;
+    until_state(&vms, "web", VmState::Failed).await;
+    let failure = vms.show("web").await.unwrap().failure.unwrap();
+    assert_eq!(failure.kind, ErrorKind::MachineDied);
+    assert!(failure.message.contains("could not be taken over"));
+    world.vmm.set_fault(Call::Adopt, None);
+    vms.delete("web", &context()).await.unwrap();
 }
 
 #[tokio::test]

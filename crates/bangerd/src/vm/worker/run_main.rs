@@ -53,6 +53,12 @@ impl Worker {
                 main.exit_code = None;
             }
             GuestMain::Exited { status } => {
+                if main.persistent
+                    && let ExitStatus::Failed(failure) = &status
+                {
+                    self.observed.note =
+                        Some(format!("its main was not started: {}", failure.message));
+                }
                 main.state = MainState::Exited;
                 main.exit_code = Some(exit_code(&status));
             }
