@@ -95,6 +95,47 @@ impl ErrorKind {
             .and_then(|value| value.as_str().map(str::to_owned))
             .unwrap_or_default()
     }
+
+    /// What to do about one that says nothing better itself. `None` where only the message can
+    /// tell.
+    pub fn remedy(self) -> Option<&'static str> {
+        Some(match self {
+            ErrorKind::PermissionDenied => "check owner and mode of what is named",
+            ErrorKind::Unauthorized => "log in with: docker login REGISTRY",
+            ErrorKind::RateLimited => {
+                "wait, or log in with docker login: most registries allow more to those they know"
+            }
+            ErrorKind::Unreachable => {
+                "check its name, the network, and the proxy variables of bangerd"
+            }
+            ErrorKind::Corrupt => "try again; if it stays, the registry or the archive is damaged",
+            ErrorKind::InvalidImage => "build or export it again, or take another",
+            ErrorKind::UnsupportedPlatform => "choose an image or tag for this platform",
+            ErrorKind::TooLarge => "where it is to be trusted, raise the limit in config.toml",
+            ErrorKind::NoSpace => "make room with: banger image prune, banger vm delete",
+            ErrorKind::MissingDependency => "see what is needed with: banger doctor",
+            ErrorKind::BootFailed => "look at its console with: banger vm logs --console VM",
+            ErrorKind::GuestUnreachable => "ask its agent with: banger vm health VM",
+            ErrorKind::MachineDied => "see the reason with: banger vm show VM",
+            ErrorKind::DaemonUnavailable => "see how it is with: banger daemon status",
+            ErrorKind::VersionMismatch => {
+                "install all of one version, then run: banger daemon stop"
+            }
+            ErrorKind::BadConfig => "correct what is named",
+            ErrorKind::Internal => {
+                "report it, with the log of bangerd (banger daemon status names it)"
+            }
+            ErrorKind::InvalidArgument
+            | ErrorKind::NotFound
+            | ErrorKind::Ambiguous
+            | ErrorKind::AlreadyExists
+            | ErrorKind::WrongState
+            | ErrorKind::InUse
+            | ErrorKind::Unsupported
+            | ErrorKind::Timeout
+            | ErrorKind::Cancelled => return None,
+        })
+    }
 }
 
 /// One failure, as every response and every failed operation carries it.
