@@ -94,6 +94,11 @@ struct ErrorReport<'a> {
 
 /// Writes one error to stderr, as text or as one line of JSON.
 pub fn report_error(error: &ApiError, json: bool) {
+    let mut error = error.clone();
+    if error.hint.is_none() {
+        error.hint = error.kind.remedy().map(str::to_owned);
+    }
+    let error = &error;
     if json {
         if let Ok(line) = serde_json::to_string(&ErrorReport { error }) {
             tell(&(harmless_json(line) + "\n"));

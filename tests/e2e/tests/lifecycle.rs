@@ -43,8 +43,17 @@ fn the_disk_of_a_killed_machine_is_still_a_file_system() {
     host.vm("busybox", "box");
     host.sh("box", "echo kept > /root/file; sync; yes > /root/noise &")
         .ok();
+    let mut command = host.command(&["vm", "exec", "box", "--", "sleep", "1000"]);
+    let client = std::thread::spawn(move || Run::of(&mut command, b""));
+    wait_until("the command runs", || {
+        host.sh("box", "pgrep -x sleep").status.success()
+    });
     kill(host.vmm_pid("box"), Signal::SIGKILL).unwrap();
     host.wait_for_state("box", "failed");
+    client
+        .join()
+        .unwrap()
+        .fails(119, "the machine of VM box died");
     let shown = host.show("box");
     assert_eq!(shown["failure"]["kind"], "machine_died", "{shown}");
     host.banger(&["vm", "exec", "box", "--", "true"])

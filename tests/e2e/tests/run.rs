@@ -104,6 +104,15 @@ fn detached_main_belongs_to_the_vm() {
     });
     let last = host.banger(&["logs", "--tail", "1", &name]).ok().text();
     assert_eq!(last, "boot");
+    let run = host.banger(&[
+        "vm", "run", "-d", "--name", "odd", "busybox", "--", "nosuch",
+    ]);
+    assert!(
+        run.stderr.contains("odd: its main was not started: nosuch"),
+        "{run}"
+    );
+    run.ok();
+    assert_eq!(host.state_of("odd"), "running");
 }
 
 #[test]

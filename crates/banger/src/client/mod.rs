@@ -34,6 +34,9 @@ pub use upload::{Body, Upload, upload};
 
 /// How long a daemon that accepted a connection may take to say who it is.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a greeting that breaks off is tried.
+const GREETINGS: usize = 4;
+const GREETING_PAUSE: Duration = Duration::from_millis(20);
 /// Longest JSON answer that is read into memory.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -60,14 +63,19 @@ impl Client {
     /// [`ConnectError`], where [`ConnectError::Absent`] means that nobody listens.
     pub async fn greet(socket: &Path) -> Result<Client, ConnectError> {
         let greeting = async {
-            let mut sender = connect(socket).await?;
-            let request = request(Method::GET, path::DAEMON, Body::empty(), None)
-                .map_err(ConnectError::Failed)?;
-            let response = exchange(&mut sender, request)
-                .await
-                .map_err(ConnectError::Failed)?;
-            let daemon = json(response).await.map_err(ConnectError::Failed)?;
-            Ok((sender, daemon))
+            for _ in 1..GREETINGS {
+                match greeting(socket).await {
+                    // One that was just killed or stopped breaks off what waited for it; the next
+                    // attempt finds nobody, or its successor.
+                    Err(ConnectError::Failed(error))
+                        if error.kind == ErrorKind::DaemonUnavailable =>
+                    {
+                        tokio::time::sleep(GREETING_PAUSE).await;
+                    }
+                    greeted => return greeted,
+                }
+            }
+            greeting(socket).await
         };
         match tokio::time::timeout(GREETING_TIMEOUT, greeting).await {
             Ok(Ok((sender, daemon))) => Ok(Client {
@@ -190,6 +198,17 @@ impl Client {
         let mut sender = connect(&self.socket).await?;
         exchange(&mut sender, request).await
     }
+}
+
+async fn greeting(socket: &Path) -> Result<(SendRequest<Body>, DaemonInfo), ConnectError> {
+    let mut sender = connect(socket).await?;
+    let request =
+        request(Method::GET, path::DAEMON, Body::empty(), None).map_err(ConnectError::Failed)?;
+    let response = exchange(&mut sender, request)
+        .await
+        .map_err(ConnectError::Failed)?;
+    let daemon = json(response).await.map_err(ConnectError::Failed)?;
+    Ok((sender, daemon))
 }
 
 /// A path with a query; values are percent-encoded.

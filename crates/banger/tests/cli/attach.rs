@@ -7,6 +7,8 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use banger_protocol::api::vm::{VmState, WaitResult};
+use banger_protocol::error::{ApiError, ErrorKind};
 use banger_protocol::exec::{
     Channel, ExitStatus, Frame, INITIAL_CREDIT, MAX_PAYLOAD, SendCredit, StartFailure,
     StartFailureKind,
@@ -16,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::support::{Answer, Fake, Process, Run};
+use crate::support::{Answer, Fake, Process, Run, samples};
 
 /// A daemon whose VMs run this for every exec.
 fn running(program: impl Fn(Process) + Clone + Send + Sync + 'static) -> Fake {
@@ -25,6 +27,8 @@ fn running(program: impl Fn(Process) + Clone + Send + Sync + 'static) -> Fake {
             let program = program.clone();
             Answer::upgrade(move |stream: UnixStream| program(Process::new(stream)))
         }
+        // Asked for where the connection breaks: bangerd is what has gone.
+        "GET /v1/vms/web/wait?for=stopped&timeout_ms=2000" => Answer::HangUp,
         line => Answer::not_found(line),
     })
 }
@@ -332,4 +336,58 @@ fn a_reader_that_leaves_ends_what_it_read_from() {
     let run = Run::of(fake.command(&["exec", "web", "yes"]).stdout(writer));
     assert_eq!((run.code(), run.stderr().as_str()), (141, ""), "{run}");
     until(&frames, &Frame::Hangup);
+}
+
+#[test]
+fn what_became_of_the_machine_is_told_where_a_command_broke_off() {
+    let vm = |state, failure: Option<ApiError>| {
+        let mut vm = samples::vm("web", state);
+        vm.failure = failure;
+        Answer::ok(&WaitResult {
+            vm: Some(vm),
+            exit_code: None,
+        })
+    };
+    let died = ApiError::new(
+        ErrorKind::MachineDied,
+        "the machine of VM web died: signal 9",
+    );
+    let over = ApiError::new(ErrorKind::Timeout, "was not stopped within 2s");
+    type Given = Box<dyn Fn() -> Answer + Send + Sync>;
+    let cases: [(Given, ErrorKind, &str); 5] = [
+        (
+            Box::new(move || vm(VmState::Failed, Some(died.clone()))),
+            ErrorKind::MachineDied,
+            "the machine of VM web died: signal 9",
+        ),
+        (
+            Box::new(move || vm(VmState::Stopped, None)),
+            ErrorKind::WrongState,
+            "VM web stopped before the command ended",
+        ),
+        (
+            Box::new(|| Answer::not_found("VM web")),
+            ErrorKind::NotFound,
+            "VM web was deleted before the command ended",
+        ),
+        (
+            Box::new(move || Answer::error(&over)),
+            ErrorKind::GuestUnreachable,
+            "VM web runs, but its agent gave the command up",
+        ),
+        (
+            Box::new(|| Answer::HangUp),
+            ErrorKind::DaemonUnavailable,
+            "the connection to bangerd broke before the command ended",
+        ),
+    ];
+    for (given, kind, words) in cases {
+        let fake = Fake::new(move |request| match request.line().as_str() {
+            "POST /v1/vms/web/exec" => Answer::upgrade(drop::<UnixStream>),
+            "GET /v1/vms/web/wait?for=stopped&timeout_ms=2000" => given(),
+            line => Answer::not_found(line),
+        });
+        fake.banger(&["exec", "web", "x"])
+            .fails(i32::from(kind.exit_code()), words);
+    }
 }

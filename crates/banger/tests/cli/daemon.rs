@@ -88,6 +88,25 @@ fn one_is_started_where_none_answers_and_that_is_said_once() {
 }
 
 #[test]
+fn one_that_is_killed_while_it_is_greeted_is_none() {
+    let fake = Fake::absent();
+    let dying = UnixListener::bind(fake.root().join("run/bangerd.sock")).unwrap();
+    let run = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            drop(dying.accept().unwrap());
+            drop(dying);
+            until_started(fake.root());
+            fs::remove_file(fake.root().join("run/bangerd.sock")).unwrap();
+            fake.serve(samples::daemon(fake.root()), route);
+        });
+        Run::of(&mut with_program(&fake, &["ps", "-q"]))
+    })
+    .ok();
+    assert_eq!(run.stdout(), "web\n");
+    assert!(run.stderr().contains("started bangerd"), "{run}");
+}
+
+#[test]
 fn what_only_looks_starts_nothing() {
     let fake = Fake::absent();
     let run = |arguments: &[&str]| Run::of(&mut with_program(&fake, arguments));

@@ -150,3 +150,25 @@ fn progress_is_a_bar_that_goes_away() {
     assert!(child.wait().unwrap().success());
     assert_eq!(self::screen(terminal), "web\r\n");
 }
+
+#[test]
+fn whoever_leaves_a_machine_running_is_told_so() {
+    for (flags, told) in [(&[][..], true), (&["--rm"], false), (&["-q"], false)] {
+        let fake = Fake::new(|request| match request.method.as_str() {
+            "POST" if request.path == "/v1/vms" => {
+                let vm = Box::new(samples::vm("web", VmState::Running));
+                Answer::lines(&samples::succeeded(
+                    OperationKind::VmCreate,
+                    OperationResult::Vm { vm },
+                ))
+            }
+            "POST" => Answer::upgrade(|stream| Process::new(stream).exit(ExitStatus::Code(3))),
+            _ => Answer::not_found("VM"),
+        });
+        let arguments = [&["run"], flags, &["busybox", "--", "x"]].concat();
+        let (terminal, mut child) = on_a_terminal(fake.command(&arguments));
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        let screen = screen(terminal);
+        assert_eq!(screen.contains("web runs on"), told, "{flags:?}: {screen}");
+    }
+}

@@ -10,7 +10,7 @@ use hyper::Method;
 use super::spec::{self, Machine};
 use crate::client::Client;
 use crate::commands::Context;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, printable, tell};
 use crate::{completion, credentials, operate, output};
 
 const EXAMPLES: &str = "\
@@ -51,6 +51,15 @@ pub async fn run(context: &Context, args: Create) -> Outcome {
     Ok(0)
 }
 
+/// What is odd about a machine that did start: a command of its own that did not, say.
+pub fn tell_note(context: &Context, vm: &Vm) {
+    if let Some(note) = &vm.note
+        && !context.json
+    {
+        tell(&format!("banger: {}: {}\n", vm.name, printable(note)));
+    }
+}
+
 /// Creates the machine that `request` describes and waits for it.
 pub async fn create(
     context: &Context,
@@ -63,7 +72,10 @@ pub async fn create(
     let events = client.events(Method::POST, path::VMS, Some(&request));
     let operation = operate::operate(client, events, shown).await?;
     match operate::result(operation)? {
-        OperationResult::Vm { vm } => Ok(vm),
+        OperationResult::Vm { vm } => {
+            tell_note(context, &vm);
+            Ok(vm)
+        }
         other => Err(operate::unexpected(&other).into()),
     }
 }

@@ -60,6 +60,6 @@ pub async fn run(context: &Context, args: Exec) -> Outcome {
     };
     let client = context.client().await?;
     let path = path::fill(path::VM_EXEC, &[&args.vm]);
-    let status = process::join(context, &client, &path, request, plan).await?;
+    let status = process::join(context, &client, &args.vm, &path, request, plan).await?;
     process::conclude(context, &args.vm, &status)
 }

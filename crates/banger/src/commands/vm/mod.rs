@@ -6,6 +6,7 @@ pub mod exec;
 pub mod health;
 pub mod list;
 pub mod logs;
+mod lost;
 mod process;
 pub mod ps;
 pub mod run;

@@ -6,6 +6,7 @@ use banger_protocol::error::{ApiError, ErrorKind};
 use banger_protocol::exec::{ExitStatus, StartFailureKind};
 use serde::Serialize;
 
+use super::lost;
 use crate::attach::{self, Plan};
 use crate::client::Client;
 use crate::commands::Context;
@@ -24,10 +25,11 @@ pub fn plan(tty: bool, interactive: bool, has_command: bool) -> Plan {
     )
 }
 
-/// Starts the process that `request` describes at `path` and stays with it until it ends.
+/// Starts the process that `request` describes at `path`, in `vm`, and stays with it until it ends.
 pub async fn join(
     context: &Context,
     client: &Client,
+    vm: &str,
     path: &str,
     mut request: ExecRequest,
     plan: Plan,
@@ -46,7 +48,12 @@ pub async fn join(
         }
     }
     let connecting = async { Ok(client.upgrade(path, &request).await?) };
-    attach::attach(connecting, plan).await
+    match attach::attach(connecting, plan).await {
+        Err(Failure::Error(broken)) if broken.kind == ErrorKind::DaemonUnavailable => {
+            Err(lost::explain(client, vm, broken).await)
+        }
+        ended => ended,
+    }
 }
 
 /// The last line of stderr with `--json`: a command ran, or was to run, in the VM.

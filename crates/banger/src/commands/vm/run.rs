@@ -1,5 +1,6 @@
 //! `banger vm run`.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use banger_protocol::api::exec::ExecRequest;
@@ -98,9 +99,13 @@ pub async fn run(context: &Context, args: Run) -> Outcome {
         ..ExecRequest::default()
     };
     let main = path::fill(path::VM_MAIN, &[vm.id.as_str()]);
-    let status = process::join(context, &client, &main, request, plan).await?;
+    let status = process::join(context, &client, name, &main, request, plan).await?;
     if args.rm {
         gone(&client, vm.id.as_str(), name).await?;
+    } else if std::io::stderr().is_terminal() && !context.quiet && !context.json {
+        tell(&format!(
+            "banger: {name} runs on; exec into it, or: banger vm delete {name}\n"
+        ));
     }
     process::conclude(context, name, &status)
 }

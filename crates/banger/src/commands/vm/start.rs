@@ -1,10 +1,12 @@
 //! `banger vm start`.
 
+use banger_protocol::api::operation::OperationResult;
 use banger_protocol::api::path;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use hyper::Method;
 
+use super::create;
 use crate::commands::{Context, targets};
 use crate::failure::Outcome;
 use crate::{completion, operate};
@@ -38,6 +40,9 @@ pub async fn run(context: &Context, args: Start) -> Outcome {
         Ok(operate::result(operation)?)
     };
     targets::each(context, &targets, start, |target, result| {
+        if let OperationResult::Vm { vm } = &result {
+            create::tell_note(context, vm);
+        }
         operate::print(context, target, &result)
     })
     .await
