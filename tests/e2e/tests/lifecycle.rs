@@ -46,7 +46,9 @@ fn the_disk_of_a_killed_machine_is_still_a_file_system() {
     let mut command = host.command(&["vm", "exec", "box", "--", "sleep", "1000"]);
     let client = std::thread::spawn(move || Run::of(&mut command, b""));
     wait_until("the command runs", || {
-        host.sh("box", "pgrep -x sleep").status.success()
+        host.sh("box", "grep -qx sleep /proc/[0-9]*/comm")
+            .status
+            .success()
     });
     kill(host.vmm_pid("box"), Signal::SIGKILL).unwrap();
     host.wait_for_state("box", "failed");
