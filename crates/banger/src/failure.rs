@@ -137,7 +137,7 @@ pub fn tell(text: &str) {
 /// Text from elsewhere (images, guests, registries) without what a terminal would obey.
 pub fn printable(text: impl Into<String>) -> String {
     let text = text.into();
-    if !text.chars().any(|c| is_obeyed(c) && c != '\t') {
+    if is_plain(&text) || !text.chars().any(|c| is_obeyed(c) && c != '\t') {
         return text;
     }
     text.chars()
@@ -148,6 +148,11 @@ pub fn printable(text: impl Into<String>) -> String {
             c => c,
         })
         .collect()
+}
+
+/// Only printable ASCII, as nearly all text is.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// JSON whose strings hold nothing a terminal would obey. The encoder escapes the lower control

@@ -23,6 +23,16 @@ const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 /// The release day of Debian 12; any fixed moment in the past does.
 const SOURCE_DATE_EPOCH: &str = "1686355200";
 
+/// Bounds the journal of an image that has systemd. A disk costs what was written to it, and
+/// journald's hash tables, which it fills from end to end, are as large as its largest file could
+/// need: 3 MiB on a disk of 8 GiB, and 0.3 with these bounds.
+const JOURNAL: &str = r#"[ ! -d "$1/etc/systemd" ] || {
+    install -d -m 755 "$1/etc/systemd/journald.conf.d" &&
+    printf '[Journal]\nSystemMaxUse=64M\nSystemMaxFileSize=8M\n' \
+        > "$1/etc/systemd/journald.conf.d/00-banger.conf" &&
+    chmod 644 "$1/etc/systemd/journald.conf.d/00-banger.conf"
+}"#;
+
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     #[error("{program} is not installed")]
@@ -279,6 +289,7 @@ fn arguments(entry: &ImageEntry, mode: Mode, proxies: &[String]) -> Vec<String> 
         "--customize-hook=rm -rf \"$1\"/var/cache/debconf/*-old \"$1\"/var/lib/dpkg/*-old \
          \"$1\"/var/log/apt \"$1\"/var/log/*.log"
             .into(),
+        format!("--customize-hook={JOURNAL}"),
     ];
     if !entry.include.is_empty() {
         args.push(format!("--include={}", entry.include.join(",")));

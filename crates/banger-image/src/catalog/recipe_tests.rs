@@ -75,16 +75,43 @@ fn command_line() {
         Mode::Unshare,
         &["Acquire::http::Proxy \"http://p:3142\";".into()],
     )
-    .join("\n");
+    .join("\n")
+    .replace(JOURNAL, "JOURNAL");
     assert_eq!(
         line,
+        // What a shell is given is tried by a test of its own.
         "--mode=unshare\n--variant=minbase\n--architectures=amd64\n--format=tar\n\
          --aptopt=Acquire::Languages \"none\"\n--aptopt=Acquire::Retries \"3\"\n\
          --aptopt=Acquire::http::Timeout \"30\"\n\
          --customize-hook=rm -rf \"$1\"/var/cache/debconf/*-old \"$1\"/var/lib/dpkg/*-old \
          \"$1\"/var/log/apt \"$1\"/var/log/*.log\n\
+         --customize-hook=JOURNAL\n\
          --include=ca-certificates,curl,git,iproute2,iputils-ping,less,procps,systemd-sysv\n\
          --aptopt=Acquire::http::Proxy \"http://p:3142\";\nbookworm\n-\n-"
+    );
+}
+
+#[test]
+fn the_journal_is_bounded_where_there_is_one() {
+    let run = |root: &std::path::Path| {
+        let status = std::process::Command::new("sh")
+            .args(["-ec", JOURNAL, "hook"])
+            .arg(root)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    };
+    let root = tempfile::tempdir().unwrap();
+    run(root.path());
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    std::fs::create_dir_all(root.path().join("etc/systemd")).unwrap();
+    run(root.path());
+    let file = root
+        .path()
+        .join("etc/systemd/journald.conf.d/00-banger.conf");
+    assert_eq!(
+        std::fs::read_to_string(file).unwrap(),
+        "[Journal]\nSystemMaxUse=64M\nSystemMaxFileSize=8M\n"
     );
 }
 

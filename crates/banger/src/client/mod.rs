@@ -24,8 +24,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, Response, StatusCode, header};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 pub use connection::{ConnectError, connect};
@@ -113,6 +113,12 @@ impl Client {
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
         let request = request(Method::GET, path, Body::empty(), None)?;
         json(self.exchange(request).await?).await
+    }
+
+    /// The same, not decoded yet: for what borrows from it.
+    pub async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
+        let request = request(Method::GET, path, Body::empty(), None)?;
+        bounded(success(self.exchange(request).await?).await?).await
     }
 
     /// A request with a JSON body or none, answered with JSON.
@@ -285,8 +291,15 @@ async fn success(response: Response<Incoming>) -> Result<Response<Incoming>, Api
 }
 
 async fn json<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ApiError> {
-    let body = bounded(success(response).await?).await?;
-    serde_json::from_slice(&body).map_err(|error| {
+    decode(&bounded(success(response).await?).await?)
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// [`ErrorKind::VersionMismatch`] where it is none that this CLI knows.
+pub fn decode<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(answer).map_err(|error| {
         ApiError::new(
             ErrorKind::VersionMismatch,
             format!("cannot understand bangerd's answer: {error}"),

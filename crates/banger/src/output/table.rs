@@ -1,6 +1,8 @@
 //! Columns of text: a header, and cells padded to the widest of their column.
 
-use crate::failure::printable;
+use std::fmt::{Display, Write};
+
+use crate::failure::{is_plain, printable};
 
 /// Where a column's text lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,58 +13,89 @@ pub enum Align {
 
 /// A table that is written at once.
 pub struct Table {
-    columns: Vec<Align>,
-    rows: Vec<Vec<String>>,
+    columns: Vec<Column>,
+    /// All cells one after the other: a list may be long, and a string of its own for each cell
+    /// would cost more than what is in it.
+    text: String,
+    /// Where each cell ends in `text`, row by row.
+    ends: Vec<usize>,
+}
+
+struct Column {
+    align: Align,
+    width: usize,
 }
 
 /// Between two columns.
 const GAP: usize = 2;
 
 impl Table {
-    pub fn new(header: &[(&str, Align)]) -> Self {
-        Table {
-            columns: header.iter().map(|(_, align)| *align).collect(),
-            rows: vec![header.iter().map(|(name, _)| (*name).to_owned()).collect()],
-        }
+    pub fn new<const N: usize>(header: &[(&str, Align); N]) -> Self {
+        let mut table = Table {
+            columns: header
+                .iter()
+                .map(|(_, align)| Column {
+                    align: *align,
+                    width: 0,
+                })
+                .collect(),
+            text: String::new(),
+            ends: Vec::new(),
+        };
+        table.row(header.each_ref().map(|(name, _)| name as &dyn Display));
+        table
     }
 
     /// Adds a row with one cell per column. Cells are made safe for a terminal here, since most
     /// come from elsewhere.
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub fn row<const N: usize>(&mut self, cells: [&dyn Display; N]) {
         debug_assert_eq!(N, self.columns.len());
-        self.rows.push(cells.map(printable).into());
+        for (cell, column) in cells.into_iter().zip(&mut self.columns) {
+            let start = self.text.len();
+            // Writing to a string does not fail.
+            let _ = write!(self.text, "{cell}");
+            if !is_plain(&self.text[start..]) {
+                let cell = printable(self.text.split_off(start));
+                self.text.push_str(&cell);
+            }
+            column.width = column.width.max(width(&self.text[start..]));
+            self.ends.push(self.text.len());
+        }
     }
 
     pub fn render(&self) -> String {
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|column| {
-                self.rows
-                    .iter()
-                    .filter_map(|row| row.get(column))
-                    .map(|cell| width(cell))
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect();
-        let line: usize = widths.iter().sum::<usize>() + GAP * widths.len() + 1;
-        let mut text = String::with_capacity(line * self.rows.len());
-        for row in &self.rows {
-            let start = text.len();
-            for ((cell, align), wanted) in row.iter().zip(&self.columns).zip(&widths) {
-                let padding = wanted.saturating_sub(width(cell));
-                let (before, after) = match align {
+        let line: usize = self.columns.iter().map(|column| column.width + GAP).sum();
+        let rows = self.ends.len() / self.columns.len().max(1);
+        let mut text = String::with_capacity((line + 1) * rows);
+        let mut start = 0;
+        for ends in self.ends.chunks(self.columns.len().max(1)) {
+            let line = text.len();
+            for (end, column) in ends.iter().zip(&self.columns) {
+                let cell = &self.text[start..*end];
+                start = *end;
+                let padding = column.width.saturating_sub(width(cell));
+                let (before, after) = match column.align {
                     Align::Left => (0, padding),
                     Align::Right => (padding, 0),
                 };
-                text.extend(std::iter::repeat_n(' ', before));
+                pad(&mut text, before);
                 text.push_str(cell);
-                text.extend(std::iter::repeat_n(' ', after + GAP));
+                pad(&mut text, after + GAP);
             }
-            let end = text[start..].trim_end().len();
-            text.truncate(start + end);
+            let end = text[line..].trim_end().len();
+            text.truncate(line + end);
             text.push('\n');
         }
         text
+    }
+}
+
+fn pad(text: &mut String, mut count: usize) {
+    const SPACES: &str = "                                ";
+    while count > 0 {
+        let part = count.min(SPACES.len());
+        text.push_str(&SPACES[..part]);
+        count -= part;
     }
 }
 
@@ -99,9 +132,9 @@ mod tests {
             ("SIZE", Align::Right),
             ("NOTE", Align::Left),
         ]);
-        table.row(["a".into(), "1 GiB".into(), String::new()]);
-        table.row(["日本".into(), "12".into(), "x\x1b[31m".into()]);
-        table.row(["e\u{301}tude".into(), "0".into(), "y".into()]);
+        table.row([&"a", &"1 GiB", &""]);
+        table.row([&"日本", &12, &"x\x1b[31m"]);
+        table.row([&"e\u{301}tude", &0, &"y"]);
         assert_eq!(
             table.render(),
             "NAME    SIZE  NOTE\n\

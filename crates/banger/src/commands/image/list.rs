@@ -49,17 +49,15 @@ fn table(images: &[Image], now: OffsetDateTime) -> String {
         ("CREATED", Align::Left),
     ]);
     for image in images {
+        let kernel = image.kernel.as_ref().map_or("-", |kernel| kernel.as_str());
         table.row([
-            image.name.to_string(),
-            image.source.clone(),
-            output::short_digest(&image.digest).to_owned(),
-            size::format(image.size_bytes),
-            image
-                .kernel
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), ToString::to_string),
-            image.used_by.len().to_string(),
-            format!("{} ago", output::age(image.created_at, now)),
+            &image.name,
+            &image.source,
+            &output::short_digest(&image.digest),
+            &size::format(image.size_bytes),
+            &kernel,
+            &image.used_by.len(),
+            &format_args!("{} ago", output::age(image.created_at, now)),
         ]);
     }
     table.render()

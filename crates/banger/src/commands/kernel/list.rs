@@ -61,13 +61,13 @@ fn here(list: &KernelList, now: OffsetDateTime) -> String {
     ]);
     for kernel in &list.kernels {
         table.row([
-            kernel.name.to_string(),
-            kernel.version.clone(),
-            kernel.arch.clone(),
-            origin(&kernel.source).to_owned(),
-            size::format(kernel.size_bytes),
-            if kernel.default { "yes" } else { "-" }.to_owned(),
-            format!("{} ago", output::age(kernel.imported_at, now)),
+            &kernel.name,
+            &kernel.version,
+            &kernel.arch,
+            &origin(&kernel.source),
+            &size::format(kernel.size_bytes),
+            &if kernel.default { "yes" } else { "-" },
+            &format_args!("{} ago", output::age(kernel.imported_at, now)),
         ]);
     }
     table.render()
@@ -88,9 +88,9 @@ fn available(list: &KernelList) -> String {
     ]);
     for kernel in &list.available {
         table.row([
-            kernel.name.to_string(),
-            if kernel.pulled { "pulled" } else { "available" }.to_owned(),
-            kernel.description.clone(),
+            &kernel.name,
+            &if kernel.pulled { "pulled" } else { "available" },
+            &kernel.description,
         ]);
     }
     table.render()

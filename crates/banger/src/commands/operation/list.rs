@@ -48,12 +48,12 @@ fn table(operations: &[Operation], now: OffsetDateTime) -> String {
     ]);
     for operation in operations {
         table.row([
-            operation.id.to_string(),
-            kind(operation.kind).to_owned(),
-            operation.subject.clone(),
-            state(operation.state).to_owned(),
-            operation.stage.clone(),
-            format!("{} ago", output::age(operation.started_at, now)),
+            &operation.id,
+            &kind(operation.kind),
+            &operation.subject,
+            &state(operation.state),
+            &operation.stage,
+            &format_args!("{} ago", output::age(operation.started_at, now)),
         ]);
     }
     table.render()

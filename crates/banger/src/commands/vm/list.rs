@@ -1,13 +1,17 @@
 //! `banger vm list`.
 
+use std::borrow::Cow;
+
 use banger_protocol::api::path;
-use banger_protocol::api::vm::{MainState, Vm, VmList, VmState};
+use banger_protocol::api::vm::{MainState, VmList, VmState};
 use banger_protocol::size;
 use clap::Args;
+use serde::Deserialize;
 use time::OffsetDateTime;
 
+use crate::client;
 use crate::commands::Context;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::output::{self, Align, Table};
 
 const EXAMPLES: &str = "\
@@ -27,25 +31,65 @@ pub struct List {
     all: bool,
 }
 
+/// What a list shows of a VM: borrowed from bangerd's answer, which may hold thousands.
+#[derive(Debug, Deserialize)]
+struct Listed<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    state: VmState,
+    #[serde(borrow)]
+    image: Cow<'a, str>,
+    vcpus: u32,
+    memory_mib: u64,
+    disk_mib: u64,
+    disk_used_bytes: u64,
+    #[serde(default)]
+    main: Option<ListedMain>,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+}
+
+#[derive(Debug, Deserialize)]
+struct ListedMain {
+    state: MainState,
+    #[serde(default)]
+    exit_code: Option<i32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ListedVms<'a> {
+    #[serde(borrow)]
+    vms: Vec<Listed<'a>>,
+}
+
 pub async fn run(context: &Context, _args: &List) -> Outcome {
+    show(context, |_| true).await
+}
+
+/// Lists the VMs in a wanted state.
+pub async fn show(context: &Context, wanted: impl Fn(VmState) -> bool) -> Outcome {
     let client = context.client().await?;
-    let list: VmList = client.get(path::VMS).await?;
-    print(context, &list)?;
+    let answer = client.get_bytes(path::VMS).await?;
+    if context.json {
+        let mut list: VmList = client::decode(&answer)?;
+        list.vms.retain(|vm| wanted(vm.state));
+        output::print_json(&list)?;
+        return Ok(0);
+    }
+    let mut list: ListedVms<'_> = client::decode(&answer)?;
+    list.vms.retain(|vm| wanted(vm.state));
+    let text = if context.quiet {
+        list.vms.iter().map(|vm| format!("{}\n", vm.name)).collect()
+    } else {
+        table(&list.vms, OffsetDateTime::now_utc())
+    };
+    output::print(&text)?;
     Ok(0)
 }
 
-pub fn print(context: &Context, list: &VmList) -> Result<(), Failure> {
-    if context.json {
-        output::print_json(list)
-    } else if context.quiet {
-        let names: String = list.vms.iter().map(|vm| format!("{}\n", vm.name)).collect();
-        output::print(&names)
-    } else {
-        output::print(&table(&list.vms, OffsetDateTime::now_utc()))
-    }
-}
-
-fn table(vms: &[Vm], now: OffsetDateTime) -> String {
+fn table(vms: &[Listed<'_>], now: OffsetDateTime) -> String {
     let mut table = Table::new(&[
         ("NAME", Align::Left),
         ("ID", Align::Left),
@@ -58,20 +102,21 @@ fn table(vms: &[Vm], now: OffsetDateTime) -> String {
         ("CREATED", Align::Left),
     ]);
     for vm in vms {
+        let main = vm.main.as_ref().map(|main| (main.state, main.exit_code));
         table.row([
-            vm.name.to_string(),
-            vm.id.to_string(),
-            state(vm.state).to_owned(),
-            vm.image.clone(),
-            vm.vcpus.to_string(),
-            size::format(vm.memory_mib.saturating_mul(1 << 20)),
-            format!(
+            &vm.name,
+            &vm.id,
+            &state(vm.state),
+            &vm.image,
+            &vm.vcpus,
+            &size::format(vm.memory_mib.saturating_mul(1 << 20)),
+            &format_args!(
                 "{} / {}",
                 size::format(vm.disk_used_bytes),
                 size::format(vm.disk_mib.saturating_mul(1 << 20))
             ),
-            main(vm),
-            format!("{} ago", output::age(vm.created_at, now)),
+            &main_state(main),
+            &format_args!("{} ago", output::age(vm.created_at, now)),
         ]);
     }
     table.render()
@@ -91,21 +136,21 @@ pub fn state(state: VmState) -> &'static str {
     }
 }
 
-/// What became of `main`.
-pub fn main(vm: &Vm) -> String {
-    match vm.main.as_ref().map(|main| (main.state, main.exit_code)) {
-        None => "-".to_owned(),
-        Some((MainState::Waiting, _)) => "waiting".to_owned(),
-        Some((MainState::Running, _)) => "running".to_owned(),
-        Some((MainState::Exited, None)) => "exited".to_owned(),
-        Some((MainState::Exited, Some(code))) => format!("exited ({code})"),
+/// What became of `main`, by its state and exit code.
+pub fn main_state(main: Option<(MainState, Option<i32>)>) -> Cow<'static, str> {
+    match main {
+        None => "-".into(),
+        Some((MainState::Waiting, _)) => "waiting".into(),
+        Some((MainState::Running, _)) => "running".into(),
+        Some((MainState::Exited, None)) => "exited".into(),
+        Some((MainState::Exited, Some(code))) => format!("exited ({code})").into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use banger_protocol::api::vm::MainProcess;
+    use banger_protocol::api::vm::{MainProcess, Vm};
 
     #[test]
     fn the_table() {
@@ -122,7 +167,12 @@ mod tests {
             ..super::super::example(VmState::Stopped)
         };
         let now = running.created_at + time::Duration::minutes(3);
-        insta::assert_snapshot!(table(&[running, exited], now));
+        let answer = serde_json::to_vec(&VmList {
+            vms: vec![running, exited],
+        })
+        .unwrap();
+        let list: ListedVms<'_> = serde_json::from_slice(&answer).unwrap();
+        insta::assert_snapshot!(table(&list.vms, now));
     }
 
     #[test]

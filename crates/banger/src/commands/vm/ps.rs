@@ -1,7 +1,6 @@
 //! `banger ps`.
 
-use banger_protocol::api::path;
-use banger_protocol::api::vm::{VmList, VmState};
+use banger_protocol::api::vm::VmState;
 use clap::Args;
 
 use super::list;
@@ -24,11 +23,7 @@ pub struct Ps {
 }
 
 pub async fn run(context: &Context, args: Ps) -> Outcome {
-    let client = context.client().await?;
-    let mut list: VmList = client.get(path::VMS).await?;
-    list.vms.retain(|vm| args.all || has_machine(vm.state));
-    list::print(context, &list)?;
-    Ok(0)
+    list::show(context, |state| args.all || has_machine(state)).await
 }
 
 /// A VMM process may run for it.

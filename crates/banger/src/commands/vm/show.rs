@@ -79,7 +79,14 @@ fn text(vm: &Vm, now: OffsetDateTime) -> String {
             .iter()
             .map(|word| word.to_string_lossy())
             .collect();
-        lines.push(("main", format!("{}: {}", list::main(vm), words.join(" "))));
+        lines.push((
+            "main",
+            format!(
+                "{}: {}",
+                list::main_state(Some((main.state, main.exit_code))),
+                words.join(" ")
+            ),
+        ));
     }
     if vm.ephemeral {
         lines.push(("ephemeral", "it is removed when main ends".to_owned()));
