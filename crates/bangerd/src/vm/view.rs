@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use banger_protocol::agent::ExecEntry;
 use banger_protocol::api::exec::Exec;
@@ -12,6 +12,7 @@ use banger_protocol::name::VmId;
 use banger_vmm::{Accelerator, jail_path};
 
 use super::Entry;
+use super::spec::Observed;
 use super::state::State;
 use super::worker::View;
 
@@ -65,25 +66,44 @@ pub(super) fn vm(entry: &Entry, view: &View, disk_used: u64) -> Vm {
     }
 }
 
-/// What a disk takes while no machine writes to it: looked at once for each state, so that listing
-/// a thousand VMs is no thousand looks at the disk.
+/// A VM's JSON. While no machine runs for it, it changes with the view only and is kept: a list of a
+/// thousand VMs is then a thousand copies, and no thousand looks at the disk.
 #[derive(Default)]
-pub(super) struct DiskUse(Mutex<Option<(u64, u64)>>);
+pub(super) struct Shown(Mutex<Option<Kept>>);
 
-impl DiskUse {
-    pub(super) fn of(&self, view: &View, look: impl FnOnce() -> u64) -> u64 {
+struct Kept {
+    transition: u64,
+    observed: Arc<Observed>,
+    json: Box<[u8]>,
+}
+
+impl Shown {
+    /// Appends the JSON of the VM that `show` gives for `view`.
+    pub(super) fn write(
+        &self,
+        view: &View,
+        out: &mut Vec<u8>,
+        show: impl FnOnce() -> Vm,
+    ) -> serde_json::Result<()> {
         if view.state.holds_machine() {
-            return look();
+            return serde_json::to_writer(out, &show());
         }
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match *known {
-            Some((transition, bytes)) if transition == view.transition => bytes,
-            _ => {
-                let bytes = look();
-                *known = Some((view.transition, bytes));
-                bytes
-            }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = &*kept
+            && kept.transition == view.transition
+            && Arc::ptr_eq(&kept.observed, &view.observed)
+        {
+            out.extend_from_slice(&kept.json);
+            return Ok(());
         }
+        let start = out.len();
+        serde_json::to_writer(&mut *out, &show())?;
+        *kept = Some(Kept {
+            transition: view.transition,
+            observed: view.observed.clone(),
+            json: out[start..].into(),
+        });
+        Ok(())
     }
 }
 
@@ -138,10 +158,8 @@ pub(super) fn waited_for(wait_for: WaitFor) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::spec::Observed;
     use banger_protocol::api::vm::MainProcess;
     use banger_protocol::error::ErrorKind;
-    use std::sync::Arc;
 
     fn view(state: State, main: Option<MainState>) -> View {
         View {
@@ -164,19 +182,43 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_looked_at_once_while_nothing_runs() {
-        let known = DiskUse::default();
+    fn what_no_machine_changes_is_shown_once() {
+        let example = |disk_used_bytes| -> Vm {
+            serde_json::from_value(serde_json::json!({
+                "id": "0123456789ab", "name": "web", "state": "stopped", "image": "x",
+                "image_digest": "sha256:0", "kernel": "k", "vcpus": 1, "memory_mib": 1,
+                "disk_mib": 1, "disk_used_bytes": disk_used_bytes, "ephemeral": false,
+                "created_at": "2026-01-01T00:00:00Z",
+            }))
+            .unwrap()
+        };
+        let shown = Shown::default();
+        let written = |view: &View, disk_used_bytes: u64| {
+            let mut out = b"before".to_vec();
+            let mut looked = false;
+            shown
+                .write(view, &mut out, || {
+                    looked = true;
+                    example(disk_used_bytes)
+                })
+                .unwrap();
+            let vm: Vm = serde_json::from_slice(&out[6..]).unwrap();
+            (vm.disk_used_bytes, looked)
+        };
         let stopped = view(State::Stopped, None);
-        assert_eq!(known.of(&stopped, || 7), 7);
-        assert_eq!(known.of(&stopped, || panic!("again")), 7);
+        assert_eq!(written(&stopped, 7), (7, true));
+        assert_eq!(written(&stopped.clone(), 8), (7, false));
         let running = view(State::Running, None);
-        assert_eq!(known.of(&running, || 8), 8);
-        assert_eq!(known.of(&running, || 9), 9);
+        assert_eq!(written(&running, 8), (8, true));
+        assert_eq!(written(&running, 9), (9, true));
+        // The same state, and something else about it.
+        let noted = view(State::Stopped, None);
+        assert_eq!(written(&noted, 10), (10, true));
         let later = View {
             transition: 5,
-            ..view(State::Stopped, None)
+            ..noted
         };
-        assert_eq!(known.of(&later, || 10), 10);
+        assert_eq!(written(&later, 11), (11, true));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger_protocol::api::image::ImageConfig;
-use banger_protocol::api::vm::{Vm, VmState, WaitFor, WaitQuery};
+use banger_protocol::api::vm::{Vm, VmList, VmState, WaitFor, WaitQuery};
 use banger_protocol::error::ApiError;
 use banger_vmm::Accelerator;
 use banger_vmm::fake::FakeVmm;
@@ -183,6 +183,12 @@ pub fn have_mke2fs() -> bool {
 
 pub async fn create(vms: &Vms, new: NewVm) -> Result<Vm, ApiError> {
     vms.create(new, &Context::detached()).await
+}
+
+pub fn listed(vms: &Vms) -> Vec<Vm> {
+    serde_json::from_slice::<VmList>(&vms.list().unwrap())
+        .unwrap()
+        .vms
 }
 
 pub async fn wait_for(vms: &Vms, vm: &str, wait_for: WaitFor) -> Option<i32> {
