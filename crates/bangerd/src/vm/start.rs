@@ -202,6 +202,7 @@ impl Recipe {
             let warning: String = warning.chars().take(200).collect();
             tracing::warn!(vm = %self.name, %warning, "the guest booted with a warning");
         }
+        tracing::debug!(vm = %self.name, phases = %guest_phases(&report), "the guest booted");
         self.observed.init = Some(if report.init.is_some() {
             InitChoice::Image
         } else {
@@ -482,6 +483,16 @@ fn random_bytes() -> Vec<u8> {
         Err(_) => bytes.clear(),
     }
     bytes
+}
+
+/// Where the guest's time went: each phase and the millisecond of its uptime in which it ended. Bounded,
+/// since it is a guest's text.
+fn guest_phases(report: &BootReport) -> String {
+    let phases = report.phases.iter().take(32).map(|phase| {
+        let name: String = phase.name.chars().take(32).collect();
+        format!("{name} {}", phase.end_us / 1000)
+    });
+    phases.collect::<Vec<_>>().join(", ")
 }
 
 /// Times the phases of a start.
