@@ -22,18 +22,31 @@ const COMPLETIONS: [(&str, &str); 3] = [
 /// Builds the agent and returns its path. It is linked statically against glibc, since it runs
 /// in images that hold nothing.
 pub fn agent() -> Result<PathBuf> {
-    run(stamped(&mut cargo(&[
-        "build",
-        "--locked",
-        "--package",
-        "banger-agent",
-        "--profile",
-        "agent",
-        "--target",
-        TARGET,
-    ]))
-    .env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+    static_program(&["--bin", "banger-agent"])?;
     Ok(target().join(TARGET).join("agent/banger-agent"))
+}
+
+/// Builds an example of the agent's in the same way and returns its path.
+pub fn agent_example(name: &str) -> Result<PathBuf> {
+    static_program(&["--example", name])?;
+    Ok(target().join(TARGET).join("agent/examples").join(name))
+}
+
+fn static_program(which: &[&str]) -> Result<()> {
+    run(stamped(
+        cargo(&[
+            "build",
+            "--locked",
+            "--package",
+            "banger-agent",
+            "--profile",
+            "agent",
+            "--target",
+            TARGET,
+        ])
+        .args(which),
+    )
+    .env("RUSTFLAGS", "-C target-feature=+crt-static"))
 }
 
 /// Builds the daemon and the CLI as the tests use them and returns their directory.

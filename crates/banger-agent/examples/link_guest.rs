@@ -1,5 +1,5 @@
-//! What `link_host` measures against: an /init that does nothing but move bytes, on the agent's
-//! port through the link, and bare on a second port named `raw`.
+//! What `cargo xtask bench link` measures against: an /init that does nothing but move bytes, on the
+//! agent's port through the link, and bare on a second port named `raw`.
 //!
 //! A request is the number of bytes to send; with 0 it takes in everything instead. Both ports
 //! send what they read from /dev/zero, as exec sends what it reads from a pipe.
@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 
 use banger_agent::boot::Progress;
 use banger_agent::port::Port;
-use banger_agent::{init, listen};
+use banger_agent::{init, listen, processors};
 use banger_protocol::agent::PORT_NAME;
 use banger_protocol::link::{FrameBuf, Incoming, MAX_FRAME, MAX_PAYLOAD, serve};
 use tokio::io::AsyncWriteExt as _;
@@ -32,6 +32,10 @@ fn main() -> Result<(), Failure> {
         }
     });
     let port = init::find_port(PORT_NAME)?;
+    // As the agent does: with one of two processors nothing would be as it is beside it.
+    if let Some(coming) = processors::bring_online()? {
+        coming.wait();
+    }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?

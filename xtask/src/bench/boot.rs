@@ -101,23 +101,20 @@ impl RawMachine {
         })
     }
 
-    /// With other boot files and words on the kernel command line.
-    pub fn with(mut self, initramfs: &Path, words: &str) -> Result<RawMachine> {
+    /// With another initramfs and more arguments.
+    pub fn with(mut self, initramfs: &Path, arguments: &[&str]) -> Result<RawMachine> {
         output(
             Command::new("cp")
                 .arg(initramfs)
                 .arg(self.directory.join("initramfs")),
         )?;
-        for at in 0..self.arguments.len() {
-            if at > 0 && self.arguments[at - 1] == "-append" {
-                self.arguments[at] = format!("{} {words}", self.arguments[at]);
-            }
-        }
+        self.arguments
+            .extend(arguments.iter().map(|argument| (*argument).to_owned()));
         Ok(self)
     }
 
     pub fn start(&self) -> Result<Running> {
-        for name in ["agent.sock", "api.sock", "console.sock"] {
+        for name in ["agent.sock", "api.sock", "console.sock", "raw.sock"] {
             let _ = fs::remove_file(self.directory.join(name));
         }
         Command::new(&self.program)
@@ -129,8 +126,9 @@ impl RawMachine {
             .map_err(|error| format!("{}: {error}", self.program))
     }
 
-    pub fn agent_socket(&self) -> PathBuf {
-        self.directory.join("agent.sock")
+    /// A file beside which the machine runs.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// Milliseconds from the start of QEMU to the agent's hello.
@@ -142,7 +140,7 @@ impl RawMachine {
         let start = Instant::now();
         let _running = self.start()?;
         runtime.block_on(async {
-            let pipe = connect(&self.agent_socket()).await?;
+            let pipe = connect(&self.file("agent.sock")).await?;
             tokio::time::timeout(
                 Duration::from_secs(60),
                 Link::connect(pipe, HostOptions::fresh()),

@@ -1,25 +1,34 @@
-//! Bytes per second through the guest link, against the raw port with nothing on it.
+//! Bytes per second through the guest link, and through an exec, against a bare virtio-serial port.
+//!
+//! Link and bare port end in one program (`link_guest` of banger-agent's examples) on one machine;
+//! what an exec adds is measured on a machine of banger's, in turns with them.
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use banger_protocol::link::{FrameBuf, HostOptions, Link, MAX_PAYLOAD};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use super::boot::{RawMachine, connect};
 use super::{Bench, median, report};
+use crate::build;
 use crate::run::Banger;
 use crate::tools::{Result, output, target};
 
 const MIB: usize = 128;
+const TOTAL: usize = MIB << 20;
 const ROUNDS: usize = 3;
+
+/// Socket of the bare port, beside those of the machine.
+const RAW_SOCKET: &str = "raw.sock";
 
 pub fn throughput(bench: &Bench) -> Result<()> {
     let banger = &bench.banger;
-    let raw = raw_guest(banger)?;
+    let machine = bare_machine(banger)?;
     banger.run(&[
         "vm",
         "create",
@@ -31,51 +40,148 @@ pub fn throughput(bench: &Bench) -> Result<()> {
         "bench-link",
         "debian-12",
     ])?;
-    let result = measure(banger, &raw);
+    let result = measure(banger, &machine);
     banger.run(&["vm", "delete", "bench-link"])?;
     result
 }
 
-fn measure(banger: &Banger, raw: &RawMachine) -> Result<()> {
-    let size = format!("{MIB}M");
-    let (mut up, mut down, mut raw_up, mut raw_down) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        up.push(rate(|| {
-            let mut command = banger.command(&[
-                "vm",
-                "exec",
-                "bench-link",
-                "--",
-                "head",
-                "-c",
-                &size,
-                "/dev/zero",
-            ]);
-            finish(command.stdin(Stdio::null()).stdout(Stdio::null()))
-        })?);
-        down.push(rate(|| send(banger))?);
-        let (guest_to_host, host_to_guest) = raw_rates(raw)?;
-        raw_up.push(guest_to_host);
-        raw_down.push(host_to_guest);
+/// MiB/s of each go, by way.
+#[derive(Default)]
+struct Rates {
+    raw: Vec<f64>,
+    link: Vec<f64>,
+    exec: Vec<f64>,
+}
+
+impl Rates {
+    fn report(&mut self, direction: &str) {
+        let (raw, link, exec) = (
+            median(&mut self.raw),
+            median(&mut self.link),
+            median(&mut self.exec),
+        );
+        let rates = json!({ "raw_mib_s": raw, "link_mib_s": link, "exec_mib_s": exec });
+        for (way, rate, goal) in [("link", link, ">= 0.8"), ("exec", exec, "none set")] {
+            let name = format!("{direction} through {way} / bare port");
+            report(&name, rate / raw, "ratio", goal, rates.clone());
+        }
     }
-    let (up, down) = (median(&mut up), median(&mut down));
-    let (raw_up, raw_down) = (median(&mut raw_up), median(&mut raw_down));
-    report(
-        "guest to host through exec / raw port",
-        up / raw_up,
-        "ratio",
-        ">= 0.8",
-        json!({ "exec_mib_s": up, "raw_mib_s": raw_up }),
-    );
-    report(
-        "host to guest through exec / raw port",
-        down / raw_down,
-        "ratio",
-        ">= 0.8",
-        json!({ "exec_mib_s": down, "raw_mib_s": raw_down }),
-    );
+}
+
+fn measure(banger: &Banger, machine: &RawMachine) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))?;
+    let (mut up, mut down) = (Rates::default(), Rates::default());
+    for _ in 0..ROUNDS {
+        // Not at the same time: two translated guests would share the processors.
+        up.exec.push(rate(|| receive_by_exec(banger))?);
+        down.exec.push(rate(|| send_by_exec(banger))?);
+        let _running = machine.start()?;
+        runtime.block_on(async {
+            let pipe = connect(&machine.file("agent.sock")).await?;
+            let (link, _) = Link::connect(pipe, HostOptions::reconnect())
+                .await
+                .map_err(|error| format!("no hello: {error}"))?;
+            let mut raw = connect(&machine.file(RAW_SOCKET)).await?;
+            let failed = |error: std::io::Error| format!("the ports: {error}");
+            up.raw
+                .push(per_second(receive_raw(&mut raw).await.map_err(failed)?));
+            up.link.push(per_second(receive(&link).await?));
+            down.raw
+                .push(per_second(send_raw(&mut raw).await.map_err(failed)?));
+            down.link.push(per_second(send(&link).await?));
+            Ok::<_, String>(())
+        })?;
+    }
+    up.report("guest to host");
+    down.report("host to guest");
     Ok(())
+}
+
+fn per_second(took: Duration) -> f64 {
+    MIB as f64 / took.as_secs_f64()
+}
+
+async fn receive_raw(raw: &mut UnixStream) -> std::io::Result<Duration> {
+    let start = Instant::now();
+    raw.write_all(format!("{TOTAL}\n").as_bytes()).await?;
+    let mut block = vec![0; 64 << 10];
+    let mut left = TOTAL;
+    while left > 0 {
+        let most = left.min(block.len());
+        let count = raw.read(&mut block[..most]).await?;
+        if count == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        left -= count;
+    }
+    Ok(start.elapsed())
+}
+
+async fn send_raw(raw: &mut UnixStream) -> std::io::Result<Duration> {
+    let start = Instant::now();
+    raw.write_all(format!("-{TOTAL}\n").as_bytes()).await?;
+    let block = vec![1; MAX_PAYLOAD];
+    let mut left = TOTAL;
+    while left > 0 {
+        let most = left.min(block.len());
+        left -= raw.write(&block[..most]).await?;
+    }
+    raw.read_u8().await?;
+    Ok(start.elapsed())
+}
+
+async fn receive(link: &Link) -> Result<Duration> {
+    let failed = |error: std::io::Error| format!("the link: {error}");
+    let start = Instant::now();
+    let mut stream = link
+        .open(TOTAL.to_string().as_bytes())
+        .await
+        .map_err(|error| format!("the link: {error}"))?;
+    while stream.read_chunk().await.map_err(failed)?.is_some() {}
+    Ok(start.elapsed())
+}
+
+async fn send(link: &Link) -> Result<Duration> {
+    let failed = |error: std::io::Error| format!("the link: {error}");
+    let start = Instant::now();
+    let mut stream = link
+        .open(b"0")
+        .await
+        .map_err(|error| format!("the link: {error}"))?;
+    let mut left = TOTAL;
+    while left > 0 {
+        let count = left.min(MAX_PAYLOAD);
+        let mut frame = FrameBuf::with_capacity(count);
+        frame.append_with(|bytes| bytes.resize(bytes.len() + count, 1));
+        stream.write_frame(frame).await.map_err(failed)?;
+        left -= count;
+    }
+    stream.shutdown().await.map_err(failed)?;
+    while stream.read_chunk().await.map_err(failed)?.is_some() {}
+    Ok(start.elapsed())
+}
+
+fn receive_by_exec(banger: &Banger) -> Result<()> {
+    let size = TOTAL.to_string();
+    let command = [
+        "vm",
+        "exec",
+        "bench-link",
+        "--",
+        "head",
+        "-c",
+        &size,
+        "/dev/zero",
+    ];
+    finish(
+        banger
+            .command(&command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null()),
+    )
 }
 
 fn rate(work: impl FnOnce() -> Result<()>) -> Result<f64> {
@@ -95,7 +201,7 @@ fn finish(command: &mut Command) -> Result<()> {
     }
 }
 
-fn send(banger: &Banger) -> Result<()> {
+fn send_by_exec(banger: &Banger) -> Result<()> {
     let mut command = banger.command(&[
         "vm",
         "exec",
@@ -125,89 +231,40 @@ fn send(banger: &Banger) -> Result<()> {
     }
 }
 
-/// MiB/s guest to host, then host to guest.
-fn raw_rates(raw: &RawMachine) -> Result<(f64, f64)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("no runtime: {error}"))?;
-    let _running = raw.start()?;
-    let failed = |error: std::io::Error| format!("the raw port: {error}");
-    runtime.block_on(async {
-        let mut port = connect(&raw.agent_socket()).await?;
-        // The guest waits for this byte, so that its boot is not measured.
-        port.write_all(b"\n").await.map_err(failed)?;
-        let mut buffer = vec![0; 256 << 10];
-        port.read_exact(&mut buffer[..1]).await.map_err(failed)?;
-        let start = Instant::now();
-        let mut left = MIB << 20;
-        while left > 0 {
-            let most = left.min(buffer.len());
-            left -= port.read(&mut buffer[..most]).await.map_err(failed)?;
-        }
-        let up = MIB as f64 / start.elapsed().as_secs_f64();
-        let start = Instant::now();
-        for _ in 0..MIB * 4 {
-            port.write_all(&buffer).await.map_err(failed)?;
-        }
-        port.read_exact(&mut buffer[..1]).await.map_err(failed)?;
-        Ok((up, MIB as f64 / start.elapsed().as_secs_f64()))
-    })
+/// A machine as banger runs it, with a second, bare port, whose init does nothing but move bytes.
+fn bare_machine(banger: &Banger) -> Result<RawMachine> {
+    let init = build::agent_example("link_guest")?;
+    let machine = RawMachine::like_ours(banger)?;
+    let archive = with_init(&machine.file("initramfs"), &init)?;
+    machine.with(
+        &archive,
+        &[
+            "-chardev",
+            &format!("socket,id=raw,path={RAW_SOCKET},server=on,wait=off"),
+            "-device",
+            "virtio-serial-pci,id=bare,max_ports=2",
+            "-device",
+            "virtserialport,bus=bare.0,nr=1,chardev=raw,name=raw",
+        ],
+    )
 }
 
-/// The same machine whose init does nothing but read and write the port.
-fn raw_guest(banger: &Banger) -> Result<RawMachine> {
-    let status = banger.json(&["--json", "daemon", "status"])?;
-    let state = PathBuf::from(
-        status["state_directory"]
-            .as_str()
-            .ok_or("no state directory")?,
-    );
-    let initramfs = raw_initramfs(&state.join("kernels/debian-6.1-cloud"))?;
-    RawMachine::like_ours(banger)?.with(&initramfs, "")
-}
-
-fn raw_initramfs(kernel: &Path) -> Result<PathBuf> {
+/// The same initramfs with another /init: of two files of one name the kernel keeps the last.
+fn with_init(initramfs: &Path, init: &Path) -> Result<PathBuf> {
     let tree = target().join("bench-link");
+    let _ = std::fs::remove_dir_all(&tree);
     let failed = |error: std::io::Error| format!("{}: {error}", tree.display());
-    let _ = fs::remove_dir_all(&tree);
-    for directory in ["bin", "dev", "proc", "sys", "modules"] {
-        fs::create_dir_all(tree.join(directory)).map_err(failed)?;
-    }
-    fs::copy("/bin/busybox", tree.join("bin/busybox"))
-        .or_else(|_| fs::copy("/usr/bin/busybox", tree.join("bin/busybox")))
-        .map_err(failed)?;
-    let manifest = fs::read(kernel.join("manifest.json")).map_err(failed)?;
-    let manifest: Value =
-        serde_json::from_slice(&manifest).map_err(|error| format!("manifest: {error}"))?;
-    let mut script =
-        "#!/bin/busybox sh\nexport PATH=/bin\n/bin/busybox --install -s /bin\nmount -t devtmpfs dev /dev\n"
-            .to_owned();
-    for (number, module) in manifest["boot_modules"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .enumerate()
-    {
-        let module = module.as_str().unwrap_or_default();
-        let name = format!("modules/{number}.ko");
-        fs::copy(kernel.join("modules").join(module), tree.join(&name)).map_err(failed)?;
-        script += &format!("insmod /{name}\n");
-    }
-    script += &format!(
-        "until set -- /dev/vport*p1 && [ -c \"$1\" ]; do usleep 1000; done\nexec 3<>\"$1\"\nread x <&3\nprintf r >&3\ndd if=/dev/zero bs=32k count={blocks} >&3 2>/dev/null\ndd bs=32k count={blocks} iflag=fullblock of=/dev/null <&3 2>/dev/null\nprintf d >&3\nsleep 1000\n",
-        blocks = MIB * 32
-    );
-    let init = tree.join("init");
-    fs::write(&init, script).map_err(failed)?;
+    std::fs::create_dir_all(&tree).map_err(failed)?;
+    std::fs::copy(init, tree.join("init")).map_err(failed)?;
     let archive = target().join("bench-link.cpio");
     output(
         Command::new("sh")
             .args([
                 "-ec",
-                "chmod 755 init && find . | cpio --quiet -o -H newc > \"$1\"",
+                "(cat \"$1\"; chmod 755 init; echo init | cpio --quiet -o -H newc) > \"$2\"",
                 "sh",
             ])
+            .arg(initramfs)
             .arg(&archive)
             .current_dir(&tree),
     )?;
