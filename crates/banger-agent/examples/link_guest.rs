@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
+    init::keep_memory();
     init::prepare(&mut Progress::default())?;
     let raw = init::find_port("raw")?;
     std::thread::spawn(move || {

@@ -21,7 +21,7 @@ use crate::tools::{Result, output, target};
 
 const MIB: usize = 128;
 const TOTAL: usize = MIB << 20;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// Socket of the bare port, beside those of the machine.
 const RAW_SOCKET: &str = "raw.sock";
