@@ -1,9 +1,8 @@
 //! The virtio-serial port to the host.
 //!
 //! While no host is attached, reads give 0 and poll says HUP, for ever; the runtime would spin on
-//! that, since to it a HUP is for ever. So the port is watched by an epoll of its own, and the
-//! runtime, edge-triggered, watches that one: whatever changes is one event, and waiting costs
-//! nothing. The events in it are never taken out: what is there, reading and writing find out.
+//! that. So the port is watched by an epoll of its own, edge-triggered, and the runtime watches
+//! that one: a host that comes or goes is one event, and waiting costs nothing.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -66,10 +65,31 @@ impl Port {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.epoll.poll_read_ready(cx))?.clear_ready();
-        self.readable = true;
-        self.writable = true;
-        Poll::Ready(Ok(()))
+        use epoll::EventFlags as Flags;
+        loop {
+            let mut guard = ready!(self.epoll.poll_read_ready(cx))?;
+            let mut events = [epoll::Event {
+                flags: Flags::empty(),
+                data: epoll::EventData::new_u64(0),
+            }];
+            let now = rustix::time::Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            let count = match epoll::wait(self.epoll.get_ref(), &mut events[..], Some(&now)) {
+                Err(rustix::io::Errno::INTR) => continue,
+                count => count?,
+            };
+            guard.clear_ready();
+            if count == 0 {
+                continue;
+            }
+            let flags = events[0].flags;
+            let broken = Flags::HUP | Flags::ERR;
+            self.readable |= flags.intersects(Flags::IN | broken);
+            self.writable |= flags.intersects(Flags::OUT | broken);
+            return Poll::Ready(Ok(()));
+        }
     }
 
     fn read_now(&self, buf: &mut ReadBuf<'_>) -> io::Result<usize> {

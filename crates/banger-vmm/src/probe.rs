@@ -159,11 +159,16 @@ fn judge(wish: Wish, device: &KvmDevice, verdict: Option<&Outcome>) -> Check {
         (Wish::Only(Accelerator::Kvm), Decision::Rung(rung))
             if rung.accelerator == Accelerator::Tcg =>
         {
+            // Of one kernel once, perhaps when the host was busy; a device that is none is for all.
+            let (status, consequence) = match device {
+                KvmDevice::Usable => (Status::Warn, "VMs may hang, or not start"),
+                _ => (Status::Fail, "no VM will start"),
+            };
             Check::problem(
                 NAME,
-                Status::Fail,
+                status,
                 format!("the configuration says KVM, and {}", rung.reason),
-                "no VM will start",
+                consequence,
                 rung.remedy.unwrap_or_default() + "; or set accelerator = \"auto\"",
             )
         }

@@ -61,7 +61,8 @@ impl Failure {
             io::ErrorKind::StorageFull => ErrorKind::NoSpace,
             _ => ErrorKind::Internal,
         };
-        Failure::new(kind, format!("cannot write to stdout: {error}"))
+        let error = ApiError::new(kind, format!("cannot write to stdout: {error}"));
+        error.hint("see where stdout leads").into()
     }
 
     pub fn exit_code(&self) -> u8 {

@@ -134,7 +134,11 @@ impl From<GuestError> for ApiError {
                     AgentErrorKind::TooMany => ErrorKind::TooLarge,
                     AgentErrorKind::System | AgentErrorKind::Other => ErrorKind::GuestUnreachable,
                 };
-                ApiError::new(kind, text)
+                let error = ApiError::new(kind, text);
+                match refusal.kind {
+                    AgentErrorKind::TooMany => error.hint("let some of what runs there end"),
+                    _ => error,
+                }
             }
         }
     }
@@ -309,12 +313,17 @@ impl Agent {
 
 /// A guest's reason is stored, logged and listed with its VM, so it does not choose how long it is.
 fn shortened(mut refusal: AgentError) -> AgentError {
-    let mut end = refusal.message.len().min(REASON_LIMIT);
-    while !refusal.message.is_char_boundary(end) {
+    shorten(&mut refusal.message);
+    refusal
+}
+
+/// Bounds a text of the guest's that is kept.
+pub(crate) fn shorten(text: &mut String) {
+    let mut end = text.len().min(REASON_LIMIT);
+    while !text.is_char_boundary(end) {
         end -= 1;
     }
-    refusal.message.truncate(end);
-    refusal
+    text.truncate(end);
 }
 
 fn silent(bound: Duration, error: &dyn std::error::Error) -> GuestError {

@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use super::{Process, pty};
 
 /// Between two ends of stdin typed into a terminal: at first, and at most.
-const END_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+const END_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
 /// What comes next for stdin.
 enum Next {
@@ -79,12 +79,25 @@ pub(super) async fn run_terminal(process: Arc<Process>) {
 
 /// Types the end of stdin until the process has ended. Once is not enough: it ends one read, a
 /// shell that changes the terminal's mode meanwhile (as readline does at its start) reads a NUL
-/// instead, and what was left by one process is to be read by the next.
+/// instead, and what was left by one process is to be read by the next. A program that reads keys
+/// rather than lines gets it twice at most: to it that is a key, and may mean anything.
 async fn end_terminal(process: &Process, fd: &AsyncFd<OwnedFd>) {
     let mut pause = END_PAUSE.0;
+    let mut keys = 0;
     while process.state().exited.is_none() {
-        let end = Bytes::from_static(&[pty::END_OF_FILE]);
-        let _ = write(process, fd, end).await;
+        let end = match pty::end_of_file(fd.get_ref()) {
+            Some(end) => {
+                keys = 0;
+                Some(end)
+            }
+            None => {
+                keys += 1;
+                (keys <= 2).then_some(pty::END_OF_FILE)
+            }
+        };
+        if let Some(end) = end {
+            let _ = write(process, fd, Bytes::copy_from_slice(&[end])).await;
+        }
         let again = tokio::time::Instant::now() + pause;
         while process.state().exited.is_none() {
             tokio::select! {

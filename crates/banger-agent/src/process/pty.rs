@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, Uid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
 
-/// End of file, as a terminal's user types it.
+/// End of file, as the user of a terminal types it whose settings do not say.
 pub const END_OF_FILE: u8 = 0x04;
 
 /// Our end, not blocking, and the process's, owned by its user.
@@ -25,6 +25,16 @@ pub fn open(rows: u16, columns: u16, uid: u32) -> io::Result<(OwnedFd, OwnedFd)>
     let flags = rustix::fs::fcntl_getfl(&ours)?;
     rustix::fs::fcntl_setfl(&ours, flags | OFlags::NONBLOCK)?;
     Ok((ours, theirs))
+}
+
+/// What ends a line that is being typed, and with an empty one the file; none where keys are read
+/// rather than lines.
+pub fn end_of_file(ours: impl AsFd) -> Option<u8> {
+    let settings = tcgetattr(ours).ok()?;
+    settings
+        .local_modes
+        .contains(LocalModes::ICANON)
+        .then(|| settings.special_codes[SpecialCodeIndex::VEOF])
 }
 
 pub fn resize(ours: impl AsFd, rows: u16, columns: u16) -> io::Result<()> {

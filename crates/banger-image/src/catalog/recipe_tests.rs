@@ -91,21 +91,17 @@ fn command_line() {
     );
 }
 
-#[test]
-fn the_journal_is_bounded_where_there_is_one() {
-    let run = |root: &std::path::Path| {
-        let status = std::process::Command::new("sh")
-            .args(["-ec", JOURNAL, "hook"])
-            .arg(root)
-            .status()
-            .unwrap();
-        assert!(status.success());
+#[tokio::test]
+async fn the_journal_is_bounded_where_there_is_one() {
+    let run = async |root: &std::path::Path| {
+        let shell = Program::new("sh").args(["-ec", JOURNAL, "hook"]).arg(root);
+        shell.run().await.unwrap();
     };
     let root = tempfile::tempdir().unwrap();
-    run(root.path());
+    run(root.path()).await;
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     std::fs::create_dir_all(root.path().join("etc/systemd")).unwrap();
-    run(root.path());
+    run(root.path()).await;
     let file = root
         .path()
         .join("etc/systemd/journald.conf.d/00-banger.conf");

@@ -534,10 +534,18 @@ async fn connect_existing(
     directory
         .connect(name, pid)
         .await
-        .map_err(|source| VmmError::Io {
-            deed: "connect to",
-            path: directory.path().join(name),
-            source,
+        .map_err(|source| match source.kind() {
+            // As many connections as it lets wait do wait, and it takes none: those of a daemon
+            // that was not answered, and went.
+            std::io::ErrorKind::WouldBlock => VmmError::Timeout {
+                what: "taking a connection by QEMU",
+                after: Duration::ZERO,
+            },
+            _ => VmmError::Io {
+                deed: "connect to",
+                path: directory.path().join(name),
+                source,
+            },
         })
 }
 

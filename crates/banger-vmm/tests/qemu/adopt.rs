@@ -49,6 +49,39 @@ pub async fn what_a_killed_daemon_left_runs_on() {
     assert!(!identity(&record).is_alive().unwrap());
 }
 
+/// However often it was asked meanwhile: its socket lets few connections wait.
+pub async fn a_stopped_vmm_is_silent_and_adopted_once_it_goes_on() {
+    let place = Place::new(&[TICKING]);
+    let record = Daemon::launch(&place.config(), None).kill();
+    signal(record.pid, Signal::STOP);
+    let mut settings = settings();
+    settings.answer_limit = Duration::from_millis(50);
+    let driver = Qemu::new(settings);
+    for attempt in 0..6 {
+        let adopted = driver.adopt(record.clone()).await;
+        let Err(error) = adopted else {
+            panic!("adopted at attempt {attempt}");
+        };
+        assert!(
+            matches!(error, VmmError::Timeout { .. }),
+            "attempt {attempt}: {error:?}"
+        );
+    }
+    assert!(identity(&record).is_alive().unwrap());
+    signal(record.pid, Signal::CONT);
+    // It first takes those that wait, of whom nobody is there any more.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let machine = loop {
+        match crate::place::driver().adopt(record.clone()).await {
+            Err(VmmError::Timeout { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            adopted => break adopted.unwrap().unwrap(),
+        }
+    };
+    machine.kill().await.unwrap();
+}
+
 pub async fn while_no_daemon_lives_nothing_is_written() {
     let place = Place::new(&[Deed::Count {
         lines: u32::MAX,

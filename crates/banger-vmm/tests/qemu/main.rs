@@ -109,6 +109,7 @@ fn main() -> ExitCode {
             end::a_murdered_qemu_died,
             end::a_qemu_told_to_stop_by_somebody_else_died,
             adopt::what_a_killed_daemon_left_runs_on,
+            adopt::a_stopped_vmm_is_silent_and_adopted_once_it_goes_on,
             adopt::while_no_daemon_lives_nothing_is_written,
             adopt::the_end_of_an_adopted_machine_is_known,
             adopt::another_process_under_the_number_is_left_alone,

@@ -373,7 +373,7 @@ fn what_became_of_the_machine_is_told_where_a_command_broke_off() {
         (
             Box::new(move || Answer::error(&over)),
             ErrorKind::GuestUnreachable,
-            "VM web runs, but its agent gave the command up",
+            "VM web is running, but the command was broken off",
         ),
         (
             Box::new(|| Answer::HangUp),
@@ -385,6 +385,7 @@ fn what_became_of_the_machine_is_told_where_a_command_broke_off() {
         let fake = Fake::new(move |request| match request.line().as_str() {
             "POST /v1/vms/web/exec" => Answer::upgrade(drop::<UnixStream>),
             "GET /v1/vms/web/wait?for=stopped&timeout_ms=2000" => given(),
+            "GET /v1/vms/web" => Answer::ok(&samples::vm("web", VmState::Running)),
             line => Answer::not_found(line),
         });
         fake.banger(&["exec", "web", "x"])

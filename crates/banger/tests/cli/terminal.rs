@@ -169,6 +169,6 @@ fn whoever_leaves_a_machine_running_is_told_so() {
         let (terminal, mut child) = on_a_terminal(fake.command(&arguments));
         assert_eq!(child.wait().unwrap().code(), Some(3));
         let screen = screen(terminal);
-        assert_eq!(screen.contains("web runs on"), told, "{flags:?}: {screen}");
+        assert_eq!(screen.contains("web stays"), told, "{flags:?}: {screen}");
     }
 }

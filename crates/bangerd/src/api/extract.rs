@@ -46,6 +46,7 @@ async fn whole(body: Body) -> Result<Bytes, Failure> {
             ErrorKind::TooLarge,
             format!("the request's body is larger than {MAX_JSON} bytes"),
         )
+        .hint("ask for less at a time")
         .into()),
         Err(error) => Err(Failure::invalid(format!(
             "the request's body cannot be read: {error}"

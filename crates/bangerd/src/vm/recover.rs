@@ -19,13 +19,13 @@ use banger_protocol::error::{ApiError, ErrorKind};
 use banger_vmm::{Machine, MachineRecord, VmmError};
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::resources::{self, Resource, Scope};
 use super::spec::Boot;
 use super::state::{Event, State};
-use super::worker::{Flow, Worker};
+use super::worker::{Command, Flow, Worker};
 use super::{VmDeps, Vms};
 use crate::store::vms::VmRow;
 use crate::store::with_sources;
@@ -35,7 +35,10 @@ use crate::store::with_sources;
 const HELLO_BOUND: Duration = Duration::from_secs(2);
 
 /// How long a driver may take to ask one machine, before it asks again.
-const ADOPT_BOUND: Duration = Duration::from_secs(2);
+const ADOPT_BOUND: Duration = Duration::from_secs(10);
+
+/// Between two such attempts.
+const ADOPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long all of them together hold up the daemon's start.
 const START_BOUND: Duration = Duration::from_secs(5);
@@ -82,7 +85,9 @@ async fn take_over(mut worker: Worker, done: oneshot::Sender<()>) {
         return;
     }
     if worker.state == State::Stopping {
+        let wanted = worker.waiting.iter().filter_map(Command::stop_bound).min();
         let bound = worker.deps.settings.stop_timeout;
+        let bound = wanted.map_or(bound, |wanted| wanted.min(bound));
         if let Err(error) = worker.stop(bound).await {
             warn!(vm = %worker.name, %error, "was not stopped as it should");
         }
@@ -101,7 +106,14 @@ impl Worker {
                 match self.wait_for_machine().await {
                     Ok(Some(machine)) => self.adopt_running(machine).await,
                     Ok(None) => return self.ended_unseen().await,
-                    Err(error) => {
+                    Err(Unadopted::Unwanted) => {
+                        self.forget_run().await;
+                        self.observed.note =
+                            Some(format!("{VMM_SILENT}: it was killed instead of stopped"));
+                        self.happened(Event::Stop);
+                        self.happened(Event::Ended);
+                    }
+                    Err(Unadopted::Vmm(error)) => {
                         let reason = with_sources(&error);
                         self.forget_run().await;
                         self.fail(
@@ -153,24 +165,67 @@ impl Worker {
     }
 
     /// A VMM that says nothing is waited for as long as a boot is: on a busy host it may need to
-    /// be, and what is killed then is somebody's machine.
-    async fn wait_for_machine(&mut self) -> Result<Option<Arc<dyn Machine>>, VmmError> {
-        let deadline = Instant::now() + self.deps.settings.boot_timeout;
+    /// be, and what is killed then is somebody's machine. Unless its end is asked for meanwhile.
+    async fn wait_for_machine(&mut self) -> Result<Option<Arc<dyn Machine>>, Unadopted> {
+        let Some(record) = self.observed.machine.clone() else {
+            return Ok(None);
+        };
+        let deps = self.deps.clone();
+        let deadline = Instant::now() + deps.settings.boot_timeout;
+        let impatient = sleep(HELLO_BOUND.min(deps.settings.agent.answer));
+        tokio::pin!(impatient);
+        let mut silent = false;
         loop {
-            match self.find_machine().await {
+            let mut attempt = Box::pin(async {
+                let found = adopt(&deps, record.clone()).await;
+                if matches!(found, Err(VmmError::Timeout { .. })) {
+                    sleep(ADOPT_PAUSE).await;
+                }
+                found
+            });
+            let found = loop {
+                tokio::select! {
+                    biased;
+                    found = &mut attempt => break found,
+                    () = &mut impatient, if !silent => {
+                        silent = true;
+                        self.vmm_is_silent();
+                    }
+                    Some(command) = self.commands.recv() => self.waiting.push_back(command),
+                }
+                if silent && self.end_is_wanted() {
+                    return Err(Unadopted::Unwanted);
+                }
+            };
+            match found {
                 Err(VmmError::Timeout { .. }) if Instant::now() < deadline => {
-                    if self.observed.note.as_deref() != Some(VMM_SILENT) {
-                        warn!(vm = %self.name, "{VMM_SILENT}");
-                        self.observed.note = Some(VMM_SILENT.to_owned());
-                        self.persist();
-                        self.happened(Event::Silent);
+                    silent = true;
+                    self.vmm_is_silent();
+                    if self.end_is_wanted() {
+                        return Err(Unadopted::Unwanted);
                     }
                 }
                 found => {
                     self.observed.note.take_if(|note| note == VMM_SILENT);
-                    return found;
+                    return found.map_err(Unadopted::Vmm);
                 }
             }
+        }
+    }
+
+    /// Somebody waits for the machine's end.
+    fn end_is_wanted(&self) -> bool {
+        self.waiting
+            .iter()
+            .any(|command| command.stop_bound().is_some())
+    }
+
+    fn vmm_is_silent(&mut self) {
+        if self.observed.note.as_deref() != Some(VMM_SILENT) {
+            warn!(vm = %self.name, "{VMM_SILENT}");
+            self.observed.note = Some(VMM_SILENT.to_owned());
+            self.persist();
+            self.happened(Event::Silent);
         }
     }
 
@@ -254,6 +309,13 @@ impl Worker {
             self.observed.machine = None;
         }
     }
+}
+
+/// Why a machine was not taken over.
+enum Unadopted {
+    Vmm(VmmError),
+    /// It was silent, and its end was asked for.
+    Unwanted,
 }
 
 async fn adopt(deps: &VmDeps, record: MachineRecord) -> Result<Option<Arc<dyn Machine>>, VmmError> {

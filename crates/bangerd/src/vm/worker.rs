@@ -77,6 +77,19 @@ pub(super) enum Command {
     },
 }
 
+impl Command {
+    /// The time a guest still has to end, where this asks for its end.
+    pub(super) fn stop_bound(&self) -> Option<Duration> {
+        match self {
+            Command::Stop { timeout, .. } => Some(*timeout),
+            Command::Delete { .. } => Some(DELETE_BOUND),
+            Command::Start { .. } | Command::MainWanted { .. } | Command::MainStarted { .. } => {
+                None
+            }
+        }
+    }
+}
+
 /// What everybody may know about a VM.
 #[derive(Clone)]
 pub(super) struct View {

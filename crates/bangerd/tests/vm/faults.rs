@@ -340,6 +340,33 @@ async fn a_vmm_that_is_silent_when_a_daemon_comes_is_waited_for() {
     world.assert_empty();
 }
 
+/// Whoever does not want it any more need not wait for it.
+#[tokio::test]
+async fn a_vmm_that_is_silent_when_a_daemon_comes_can_be_ended() {
+    if !have_mke2fs() {
+        return;
+    }
+    let mut world = World::new();
+    world.settings.agent.answer = std::time::Duration::from_millis(50);
+    let vms = world.open().await;
+    create(&vms, world.new_vm("web")).await.unwrap();
+    drop(vms);
+    world.settings.boot_timeout = std::time::Duration::from_secs(3600);
+    world.vmm.set_fault(Call::Adopt, Some(Fault::Stall));
+    let vms = world.open().await;
+    let vm = vms.stop("web", None, &context()).await.unwrap();
+    assert_eq!(vm.state, VmState::Stopped);
+    assert!(vm.note.unwrap().contains("killed"));
+    assert_eq!(world.vmm.running(), Vec::<String>::new());
+    world.vmm.set_fault(Call::Adopt, None);
+    vms.start("web", &context()).await.unwrap();
+    drop(vms);
+    world.vmm.set_fault(Call::Adopt, Some(Fault::Stall));
+    let vms = world.open().await;
+    vms.delete("web", &context()).await.unwrap();
+    world.assert_empty();
+}
+
 /// One that stays silent ends as a machine that failed, and nothing of it remains.
 #[tokio::test]
 async fn a_vmm_that_stays_silent_is_given_up() {

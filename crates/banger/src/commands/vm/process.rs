@@ -1,5 +1,7 @@
 //! What `run` and `exec` share: joining a process and ending as it ended.
 
+use std::cell::Cell;
+
 use banger_protocol::api::exec::ExecRequest;
 use banger_protocol::bytes::ByteString;
 use banger_protocol::error::{ApiError, ErrorKind};
@@ -47,9 +49,16 @@ pub async fn join(
             request.env.insert(0, ByteString::from(variable));
         }
     }
-    let connecting = async { Ok(client.upgrade(path, &request).await?) };
+    let joined = Cell::new(false);
+    let connecting = async {
+        let upgraded = client.upgrade(path, &request).await?;
+        joined.set(true);
+        Ok(upgraded)
+    };
     match attach::attach(connecting, plan).await {
-        Err(Failure::Error(broken)) if broken.kind == ErrorKind::DaemonUnavailable => {
+        Err(Failure::Error(broken))
+            if joined.get() && broken.kind == ErrorKind::DaemonUnavailable =>
+        {
             Err(lost::explain(client, vm, broken).await)
         }
         ended => ended,

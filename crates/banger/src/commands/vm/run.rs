@@ -104,7 +104,7 @@ pub async fn run(context: &Context, args: Run) -> Outcome {
         gone(&client, vm.id.as_str(), name).await?;
     } else if std::io::stderr().is_terminal() && !context.quiet && !context.json {
         tell(&format!(
-            "banger: {name} runs on; exec into it, or: banger vm delete {name}\n"
+            "banger: {name} stays: banger vm exec {name}, or banger vm delete {name}\n"
         ));
     }
     process::conclude(context, name, &status)

@@ -9,7 +9,7 @@ use banger_vmm::Exit;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::{Command, DELETE_BOUND, DRAIN_BOUND, Flow, Run, Worker};
+use super::{DRAIN_BOUND, Flow, Run, Worker};
 use crate::agent::Notice;
 use crate::vm::resources::{self, Scope};
 use crate::vm::state::{Event, State};
@@ -177,14 +177,7 @@ impl Worker {
                     }
                 }
                 Some(command) = self.commands.recv() => {
-                    let bound = match &command {
-                        Command::Stop { timeout, .. } => Some(*timeout),
-                        Command::Delete { .. } => Some(DELETE_BOUND),
-                        Command::Start { .. }
-                        | Command::MainWanted { .. }
-                        | Command::MainStarted { .. } => None,
-                    };
-                    if let Some(bound) = bound {
+                    if let Some(bound) = command.stop_bound() {
                         deadline = deadline.min(Instant::now() + bound);
                     }
                     self.waiting.push_back(command);

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::{AbortOnDrop, DRAIN_BOUND, Worker};
+use crate::agent::shorten;
 use crate::vm::main_process::{main_command, process_spec};
 use crate::vm::main_pump;
 
@@ -56,8 +57,9 @@ impl Worker {
                 if main.persistent
                     && let ExitStatus::Failed(failure) = &status
                 {
-                    self.observed.note =
-                        Some(format!("its main was not started: {}", failure.message));
+                    let mut note = format!("its main was not started: {}", failure.message);
+                    shorten(&mut note);
+                    self.observed.note = Some(note);
                 }
                 main.state = MainState::Exited;
                 main.exit_code = Some(exit_code(&status));
