@@ -109,7 +109,7 @@ impl Worker {
                     Err(Unadopted::Unwanted) => {
                         self.forget_run().await;
                         self.observed.note =
-                            Some(format!("{VMM_SILENT}: it was killed instead of stopped"));
+                            Some("its VMM did not answer bangerd, and was killed".to_owned());
                         self.happened(Event::Stop);
                         self.happened(Event::Ended);
                     }
