@@ -138,7 +138,7 @@ pub fn tell(text: &str) {
 /// Text from elsewhere (images, guests, registries) without what a terminal would obey.
 pub fn printable(text: impl Into<String>) -> String {
     let text = text.into();
-    if is_plain(&text) || !text.chars().any(|c| is_obeyed(c) && c != '\t') {
+    if !text.chars().any(|c| is_obeyed(c) && c != '\t') {
         return text;
     }
     text.chars()

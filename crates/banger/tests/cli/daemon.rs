@@ -64,20 +64,26 @@ fn with_program(fake: &Fake, arguments: &[&str]) -> std::process::Command {
     command
 }
 
+/// `ps -q` while the daemon behind the socket dies and another is started.
+fn replacing_a_dead_one(fake: &Fake, die: impl FnOnce() + Send) -> Run {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            die();
+            until_started(fake.root());
+            fs::remove_file(fake.root().join("run/bangerd.sock")).unwrap();
+            fake.serve(samples::daemon(fake.root()), route);
+        });
+        Run::of(&mut with_program(fake, &["ps", "-q"]))
+    })
+    .ok()
+}
+
 #[test]
 fn one_is_started_where_none_answers_and_that_is_said_once() {
     let fake = Fake::absent();
     // What a crashed daemon leaves behind.
     drop(UnixListener::bind(fake.root().join("run/bangerd.sock")).unwrap());
-    let run = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            until_started(fake.root());
-            fs::remove_file(fake.root().join("run/bangerd.sock")).unwrap();
-            fake.serve(samples::daemon(fake.root()), route);
-        });
-        Run::of(&mut with_program(&fake, &["ps", "-q"]))
-    })
-    .ok();
+    let run = replacing_a_dead_one(&fake, || ());
     assert_eq!(run.stdout(), "web\n");
     let said = run.stderr();
     assert_eq!(said.matches("started bangerd").count(), 1, "{said}");
@@ -91,17 +97,7 @@ fn one_is_started_where_none_answers_and_that_is_said_once() {
 fn one_that_is_killed_while_it_is_greeted_is_none() {
     let fake = Fake::absent();
     let dying = UnixListener::bind(fake.root().join("run/bangerd.sock")).unwrap();
-    let run = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            drop(dying.accept().unwrap());
-            drop(dying);
-            until_started(fake.root());
-            fs::remove_file(fake.root().join("run/bangerd.sock")).unwrap();
-            fake.serve(samples::daemon(fake.root()), route);
-        });
-        Run::of(&mut with_program(&fake, &["ps", "-q"]))
-    })
-    .ok();
+    let run = replacing_a_dead_one(&fake, move || drop(dying.accept().unwrap()));
     assert_eq!(run.stdout(), "web\n");
     assert!(run.stderr().contains("started bangerd"), "{run}");
 }

@@ -40,9 +40,6 @@ const ADOPT_BOUND: Duration = Duration::from_secs(10);
 /// Between two such attempts.
 const ADOPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long all of them together hold up the daemon's start.
-const START_BOUND: Duration = Duration::from_secs(5);
-
 const VMM_SILENT: &str = "its VMM lives, and does not answer bangerd";
 
 pub(super) async fn recover(vms: &Vms) -> Result<(), ApiError> {
@@ -58,9 +55,7 @@ pub(super) async fn recover(vms: &Vms) -> Result<(), ApiError> {
         vms.spawn(take_over(worker, done));
         recovered.push(wait);
     }
-    if timeout(START_BOUND, join_all(recovered)).await.is_err() {
-        warn!("some VMs are not taken over yet");
-    }
+    join_all(recovered).await;
     sweep(deps).await
 }
 
@@ -78,9 +73,11 @@ async fn forget_half_created(deps: &VmDeps, row: &VmRow) -> Result<bool, ApiErro
 }
 
 async fn take_over(mut worker: Worker, done: oneshot::Sender<()>) {
-    let flow = worker.take_over().await;
-    // What takes long does not hold up the daemon's start.
-    let _ = done.send(());
+    // What takes long does not hold up the daemon's start: this is dropped, which tells, once it is
+    // known to.
+    let mut holding_up = Some(done);
+    let flow = worker.take_over(&mut holding_up).await;
+    drop(holding_up);
     if flow == Flow::Gone {
         return;
     }
@@ -100,10 +97,10 @@ async fn take_over(mut worker: Worker, done: oneshot::Sender<()>) {
 
 impl Worker {
     /// Brings stored and real state together.
-    async fn take_over(&mut self) -> Flow {
+    async fn take_over(&mut self, holding_up: &mut Option<oneshot::Sender<()>>) -> Flow {
         match self.state {
             State::Running | State::Unresponsive | State::Stopping => {
-                match self.wait_for_machine().await {
+                match self.wait_for_machine(holding_up).await {
                     Ok(Some(machine)) => self.adopt_running(machine).await,
                     Ok(None) => return self.ended_unseen().await,
                     Err(Unadopted::Unwanted) => {
@@ -166,7 +163,10 @@ impl Worker {
 
     /// A VMM that says nothing is waited for as long as a boot is: on a busy host it may need to
     /// be, and what is killed then is somebody's machine. Unless its end is asked for meanwhile.
-    async fn wait_for_machine(&mut self) -> Result<Option<Arc<dyn Machine>>, Unadopted> {
+    async fn wait_for_machine(
+        &mut self,
+        holding_up: &mut Option<oneshot::Sender<()>>,
+    ) -> Result<Option<Arc<dyn Machine>>, Unadopted> {
         let Some(record) = self.observed.machine.clone() else {
             return Ok(None);
         };
@@ -190,6 +190,7 @@ impl Worker {
                     () = &mut impatient, if !silent => {
                         silent = true;
                         self.vmm_is_silent();
+                        *holding_up = None;
                     }
                     Some(command) = self.commands.recv() => self.waiting.push_back(command),
                 }
@@ -201,6 +202,7 @@ impl Worker {
                 Err(VmmError::Timeout { .. }) if Instant::now() < deadline => {
                     silent = true;
                     self.vmm_is_silent();
+                    *holding_up = None;
                     if self.end_is_wanted() {
                         return Err(Unadopted::Unwanted);
                     }

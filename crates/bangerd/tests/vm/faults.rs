@@ -2,6 +2,7 @@
 //! every step: afterwards nothing remains that should not, and the VM can be started or deleted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::vm_support::host::Trouble;
 use crate::vm_support::{World, create, have_mke2fs, names, until_state};
@@ -270,7 +271,7 @@ async fn wait_until_over(vms: &Vms, vm: &str) -> banger_protocol::api::vm::Vm {
         if again || shown.state == VmState::Failed {
             return shown;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     vms.show(vm).await.unwrap()
 }
@@ -294,7 +295,7 @@ async fn a_daemon_dies_while_its_vmm_is_launched_or_its_guest_boots() {
             let vm = vms.show("web").await.unwrap();
             let jail = world.vms_directory().join(vm.id.as_str()).join("jail");
             while !jail.exists() || (call == Call::Connect && world.vmm.running().is_empty()) {
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
         starting.await;
@@ -313,19 +314,26 @@ async fn a_daemon_dies_while_its_vmm_is_launched_or_its_guest_boots() {
     }
 }
 
+/// A VM that an earlier daemon left, and whose VMM says nothing to the next.
+async fn world_with_a_silent_vmm(boot_timeout: Duration) -> World {
+    let mut world = World::new();
+    world.settings.agent.answer = Duration::from_millis(50);
+    let vms = world.open().await;
+    create(&vms, world.new_vm("web")).await.unwrap();
+    drop(vms);
+    world.settings.boot_timeout = boot_timeout;
+    world.vmm.set_fault(Call::Adopt, Some(Fault::Stall));
+    world
+}
+
 /// A busy host, or a debugger, may hold a VMM up when a daemon starts: no reason to kill it.
 #[tokio::test]
 async fn a_vmm_that_is_silent_when_a_daemon_comes_is_waited_for() {
     if !have_mke2fs() {
         return;
     }
-    let mut world = World::new();
-    world.settings.agent.answer = std::time::Duration::from_millis(50);
-    let vms = world.open().await;
-    create(&vms, world.new_vm("web")).await.unwrap();
+    let world = world_with_a_silent_vmm(Duration::from_secs(20)).await;
     let machines = world.vmm.running();
-    drop(vms);
-    world.vmm.set_fault(Call::Adopt, Some(Fault::Stall));
     let vms = world.open().await;
     let vm = vms.show("web").await.unwrap();
     assert_eq!(vm.state, VmState::Unresponsive);
@@ -346,13 +354,7 @@ async fn a_vmm_that_is_silent_when_a_daemon_comes_can_be_ended() {
     if !have_mke2fs() {
         return;
     }
-    let mut world = World::new();
-    world.settings.agent.answer = std::time::Duration::from_millis(50);
-    let vms = world.open().await;
-    create(&vms, world.new_vm("web")).await.unwrap();
-    drop(vms);
-    world.settings.boot_timeout = std::time::Duration::from_secs(3600);
-    world.vmm.set_fault(Call::Adopt, Some(Fault::Stall));
+    let world = world_with_a_silent_vmm(Duration::from_secs(3600)).await;
     let vms = world.open().await;
     let vm = vms.stop("web", None, &context()).await.unwrap();
     assert_eq!(vm.state, VmState::Stopped);
@@ -373,20 +375,16 @@ async fn a_vmm_that_stays_silent_is_given_up() {
     if !have_mke2fs() {
         return;
     }
-    let mut world = World::new();
-    world.settings.agent.answer = std::time::Duration::from_millis(20);
-    let vms = world.open().await;
-    create(&vms, world.new_vm("web")).await.unwrap();
-    drop(vms);
-    world.settings.boot_timeout = std::time::Duration::from_millis(100);
-    world.vmm.set_fault(Call::Adopt, Some(Fault::Stall));
+    let world = world_with_a_silent_vmm(Duration::from_millis(100)).await;
     let vms = world.open().await;
     until_state(&vms, "web", VmState::Failed).await;
     let failure = vms.show("web").await.unwrap().failure.unwrap();
     assert_eq!(failure.kind, ErrorKind::MachineDied);
     assert!(failure.message.contains("could not be taken over"));
+    assert_eq!(world.vmm.running(), Vec::<String>::new());
     world.vmm.set_fault(Call::Adopt, None);
     vms.delete("web", &context()).await.unwrap();
+    world.assert_empty();
 }
 
 #[tokio::test]

@@ -102,7 +102,9 @@ fn table(vms: &[Listed<'_>], now: OffsetDateTime) -> String {
         ("CREATED", Align::Left),
     ]);
     for vm in vms {
-        let main = vm.main.as_ref().map(|main| (main.state, main.exit_code));
+        let main = vm.main.as_ref().map_or(Cow::Borrowed("-"), |main| {
+            main_state(main.state, main.exit_code)
+        });
         table.row([
             &vm.name,
             &vm.id,
@@ -115,7 +117,7 @@ fn table(vms: &[Listed<'_>], now: OffsetDateTime) -> String {
                 size::format(vm.disk_used_bytes),
                 size::format(vm.disk_mib.saturating_mul(1 << 20))
             ),
-            &main_state(main),
+            &main,
             &format_args!("{} ago", output::age(vm.created_at, now)),
         ]);
     }
@@ -136,14 +138,13 @@ pub fn state(state: VmState) -> &'static str {
     }
 }
 
-/// What became of `main`, by its state and exit code.
-pub fn main_state(main: Option<(MainState, Option<i32>)>) -> Cow<'static, str> {
-    match main {
-        None => "-".into(),
-        Some((MainState::Waiting, _)) => "waiting".into(),
-        Some((MainState::Running, _)) => "running".into(),
-        Some((MainState::Exited, None)) => "exited".into(),
-        Some((MainState::Exited, Some(code))) => format!("exited ({code})").into(),
+/// What became of `main`.
+pub fn main_state(state: MainState, exit_code: Option<i32>) -> Cow<'static, str> {
+    match (state, exit_code) {
+        (MainState::Waiting, _) => "waiting".into(),
+        (MainState::Running, _) => "running".into(),
+        (MainState::Exited, None) => "exited".into(),
+        (MainState::Exited, Some(code)) => format!("exited ({code})").into(),
     }
 }
 

@@ -9,9 +9,10 @@ use banger_protocol::error::{ApiError, ErrorKind};
 use tokio::signal::unix::SignalKind;
 
 use super::list;
-use crate::client::{Client, with_query};
+use super::wait::{self, What};
+use crate::client::Client;
 use crate::failure::Failure;
-use crate::{duration, signal};
+use crate::signal;
 
 /// How long a VM whose command broke off has to be seen ending: the command's connection may go
 /// first.
@@ -39,16 +40,7 @@ pub async fn explain(client: &Client, vm: &str, broken: ApiError) -> Failure {
 }
 
 async fn reason(client: &Client, vm: &str) -> Option<ApiError> {
-    let wait = with_query(
-        &path::fill(path::VM_WAIT, &[vm]),
-        &[
-            ("for", Some("stopped".to_owned())),
-            (
-                "timeout_ms",
-                Some(duration::milliseconds(END_BOUND).to_string()),
-            ),
-        ],
-    );
+    let wait = wait::query(vm, What::Stopped, END_BOUND);
     let deleted = || {
         ApiError::new(
             ErrorKind::NotFound,

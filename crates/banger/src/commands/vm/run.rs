@@ -11,11 +11,12 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use super::spec::{self, Machine};
+use super::wait::{self, What};
 use super::{create, process};
-use crate::client::{Client, with_query};
+use crate::client::Client;
 use crate::commands::Context;
 use crate::failure::{Failure, Outcome, printable, tell};
-use crate::{completion, duration, output};
+use crate::{completion, output};
 
 /// How long `--rm` waits for the machine to go after its command ended.
 const GONE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -112,16 +113,7 @@ pub async fn run(context: &Context, args: Run) -> Outcome {
 
 /// Waits until an ephemeral machine is gone. That it takes long is told, and changes no exit code.
 async fn gone(client: &Client, id: &str, name: &str) -> Result<(), Failure> {
-    let wait = with_query(
-        &path::fill(path::VM_WAIT, &[id]),
-        &[
-            ("for", Some("deleted".to_owned())),
-            (
-                "timeout_ms",
-                Some(duration::milliseconds(GONE_TIMEOUT).to_string()),
-            ),
-        ],
-    );
+    let wait = wait::query(id, What::Deleted, GONE_TIMEOUT);
     match client.get::<WaitResult>(&wait).await {
         Ok(_) => Ok(()),
         // Gone before we asked.

@@ -83,7 +83,7 @@ fn text(vm: &Vm, now: OffsetDateTime) -> String {
             "main",
             format!(
                 "{}: {}",
-                list::main_state(Some((main.state, main.exit_code))),
+                list::main_state(main.state, main.exit_code),
                 words.join(" ")
             ),
         ));

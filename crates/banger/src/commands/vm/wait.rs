@@ -38,7 +38,7 @@ pub struct Wait {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum What {
+pub(super) enum What {
     /// Its agent answers
     Ready,
     /// Its command has ended
@@ -58,6 +58,20 @@ impl What {
             What::Deleted => "deleted",
         }
     }
+}
+
+/// Path of a wait for `what` that bangerd ends after `bound`, rounded up to milliseconds.
+pub(super) fn query(vm: &str, what: What, bound: Duration) -> String {
+    with_query(
+        &path::fill(path::VM_WAIT, &[vm]),
+        &[
+            ("for", Some(what.name().to_owned())),
+            (
+                "timeout_ms",
+                Some(duration::milliseconds_up(bound).to_string()),
+            ),
+        ],
+    )
 }
 
 pub async fn run(context: &Context, args: Wait) -> Outcome {
@@ -91,16 +105,7 @@ async fn wait(
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let portion = left.unwrap_or(LONGEST).min(LONGEST);
-        let path = with_query(
-            &path::fill(path::VM_WAIT, &[target]),
-            &[
-                ("for", Some(what.name().to_owned())),
-                (
-                    "timeout_ms",
-                    Some(duration::milliseconds_up(portion).to_string()),
-                ),
-            ],
-        );
+        let path = query(target, what, portion);
         match client.get(&path).await {
             Err(error)
                 if error.kind == ErrorKind::Timeout && left.is_none_or(|left| left > portion) => {}
